@@ -1,0 +1,148 @@
+"""The reference engine: a graph run node by node in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from chainrule.errors import DTypeError, EngineError, ShapeError
+from chainrule.graph.dims import Dim, bind, bind_shape, format_shape
+from chainrule.graph.graph import CONSTANT, INPUT, Graph
+from chainrule.graph.op import Array, Spec
+from chainrule.graph.tensor import Node, Tensor, check_values, frozen
+from chainrule.graph.verify import verify
+
+__all__ = ["Executable"]
+
+
+class Executable:
+    """A graph ready to run.
+
+    Calling it takes one array per run-time input, reads the graph's variables, runs every node in order, writes
+    the variables back, and returns what the traced function returned, as arrays.
+
+    Args:
+        graph: a traced graph.
+
+    Raises:
+        GraphError: the graph breaks a law.
+        EngineError: an op has no NumPy rule.
+
+    >>> import chainrule as cr
+    >>> graph = cr.trace(lambda x: cr.ops.relu(x) * 2, cr.input_spec((None, 2)), name="f")
+    >>> Executable(graph)(np.array([[-1.0, 3.0]], np.float32)).tolist()
+    [[0.0, 6.0]]
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        verify(graph, after="loading")
+        self.graph = graph
+        self._work = [node for node in graph.nodes if node.op not in (INPUT, CONSTANT)]
+        for node in self._work:
+            if node.op.reference is None:
+                raise EngineError(f"{node.where} has no NumPy rule, so the reference engine cannot run it")
+        self._last_use = self._last_uses()
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run once; state is read from the variables before and written to them after."""
+        outputs, state = self.run(inputs, {entry.name: entry.variable.data for entry in self.graph.state})
+        for entry in self.graph.state:
+            if entry.changes:
+                entry.variable.set_array(state[entry.name])
+        return outputs
+
+    def run(self, inputs: Sequence[Any], state: Mapping[str, Array]) -> tuple[Any, dict[str, Array]]:
+        """Run once on explicit state.
+
+        Args:
+            inputs: one array per run-time input.
+            state: the value of every variable by name.
+
+        Returns:
+            What the traced function returned, and every variable's new value.
+        """
+        values = self._load(inputs, state)
+        batch = self._batch(values)
+        with np.errstate(all="ignore"):
+            for node in self._work:
+                self._step(node, values, batch)
+        results = [self._value(item, values) for item in self.graph.outputs.values()]
+        after = {entry.name: self._value(entry.after, values) for entry in self.graph.state}
+        return self.graph.structure(results), after
+
+    def _step(self, node: Node, values: dict[tuple[int, int], Array], batch: int) -> None:
+        arguments = [self._value(item, values) for item in node.inputs]
+        attrs = {name: bind(value, batch) for name, value in node.attrs.items()}
+        produced = node.op.evaluate(arguments, attrs)
+        check_values(node.op, produced, [Spec(bind_shape(s.shape, batch), s.dtype) for s in node.specs])
+        for index, value in enumerate(produced):
+            values[node.id, index] = frozen(value)
+        for key in self._last_use.get(node.id, ()):
+            del values[key]
+
+    @staticmethod
+    def _value(item: Tensor, values: Mapping[tuple[int, int], Array]) -> Array:
+        assert item.node is not None
+        return values[item.node.id, item.index]
+
+    def _load(self, inputs: Sequence[Any], state: Mapping[str, Array]) -> dict[tuple[int, int], Array]:
+        if len(inputs) != len(self.graph.inputs):
+            raise EngineError(
+                f"{self.graph.name} takes {len(self.graph.inputs)} inputs "
+                f"({', '.join(self.graph.inputs)}); got {len(inputs)}"
+            )
+        values: dict[tuple[int, int], Array] = {}
+        for node in self.graph.nodes:
+            if node.op is CONSTANT:
+                values[node.id, 0] = node.attrs["value"].array
+        for (name, item), given in zip(self.graph.inputs.items(), inputs, strict=True):
+            assert item.node is not None
+            values[item.node.id, 0] = _checked(name, item.spec, given)
+        for entry in self.graph.state:
+            assert entry.before.node is not None
+            values[entry.before.node.id, 0] = _checked(entry.name, entry.before.spec, state[entry.name])
+        return values
+
+    def _batch(self, values: Mapping[tuple[int, int], Array]) -> int:
+        """The batch size that the inputs agree on."""
+        sizes: dict[str, int] = {}
+        for name, item in self.graph.inputs.items():
+            for size, actual in zip(item.shape, self._value(item, values).shape, strict=True):
+                if isinstance(size, Dim):
+                    sizes[name] = (actual - size.offset) // size.scale
+                    if size.bind(sizes[name]) != actual:
+                        raise ShapeError(f"input {name!r}: size {actual} is not of the form {size}")
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+            raise ShapeError(f"the inputs of {self.graph.name} disagree on the batch size ({listed})")
+        return next(iter(sizes.values()), 0)
+
+    def _last_uses(self) -> dict[int, list[tuple[int, int]]]:
+        """For each node, the values that nobody needs after it."""
+        kept = {(t.node.id, t.index) for t in self.graph.results() if t.node is not None}
+        last: dict[tuple[int, int], int] = {}
+        for node in self._work:
+            for index in range(len(node.specs)):
+                last[node.id, index] = node.id
+            for item in node.inputs:
+                if item.node is not None and item.node.op not in (INPUT, CONSTANT):
+                    last[item.node.id, item.index] = node.id
+        table: dict[int, list[tuple[int, int]]] = {}
+        for key, node_id in last.items():
+            if key not in kept:
+                table.setdefault(node_id, []).append(key)
+        return table
+
+
+def _checked(name: str, spec: Spec, given: Any) -> Array:
+    array = np.asarray(given.data if isinstance(given, Tensor) else given)
+    fits = len(array.shape) == len(spec.shape) and all(
+        isinstance(size, Dim) or size == actual for size, actual in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeError(f"input {name!r} has shape {format_shape(array.shape)}; expected {format_shape(spec.shape)}")
+    if array.dtype != spec.dtype:
+        raise DTypeError(f"input {name!r} is {array.dtype}; expected {spec.dtype}")
+    return frozen(array)

@@ -1,0 +1,264 @@
+"""The model: layers with `compile`, `fit`, `evaluate`, `predict`, `summary`, `save` and `load`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chainrule.errors import ConfigError, ShapeError
+from chainrule.graph.dims import BATCH, format_shape
+from chainrule.graph.op import Array, Spec
+from chainrule.graph.tensor import Tensor, as_tensor
+from chainrule.layers.layer import Layer
+from chainrule.layers.symbol import Symbol
+from chainrule.losses import get_loss
+from chainrule.metrics import Mean, get_metric
+from chainrule.optimizers import get_optimizer
+from chainrule.train.callbacks import Callback, History
+from chainrule.train.loop import Trainer
+from chainrule.train.step import Objective
+
+__all__ = ["Model"]
+
+
+class Model(Layer):
+    """A network that can be trained.
+
+    Three ways to make one: `Sequential`; ``Model(inputs, outputs)`` from `Input` symbols, with branches; or a
+    subclass with layers as attributes and a `call`.
+
+    >>> import chainrule as cr
+    >>> inputs = cr.Input((4,))
+    >>> hidden = cr.layers.Dense(3, activation="relu")(inputs)
+    >>> outputs = cr.layers.Dense(4)(hidden) + inputs
+    >>> cr.Model(inputs, outputs).count_params()
+    31
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+        if cls is Model and (args or "inputs" in kwargs):
+            from chainrule.models.functional import Functional
+
+            return Layer.__new__(Functional, *args, **kwargs)
+        return Layer.__new__(cls, *args, **kwargs)
+
+    def __init__(self, *, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self._objective: Objective | None = None
+        self._trainer: Trainer | None = None
+        self._input_spec: Spec | None = None
+        self.stop_training = False
+
+    # -- structure ----------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, in the order of execution."""
+        return self.layers_inside()
+
+    def get_layer(self, name: str) -> Layer:
+        """The layer of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise ConfigError(f"no layer named {name!r}; the layers are {', '.join(a.name for a in self.layers)}")
+
+    @property
+    def input_spec(self) -> Spec | None:
+        """Shape and dtype of the input, where they are known."""
+        return self._input_spec
+
+    def build(self, input_shape: Any) -> None:
+        """A subclass's layers take their attribute names as paths."""
+        for key, layer in self._sublayers.items():
+            if not layer.adopted:
+                layer.adopt(self._child_path(layer.given_name or key))
+
+    def _child_path(self, name: str) -> str:
+        return f"{self.path}/{name}" if self.adopted else name
+
+    def adopt(self, path: str) -> None:
+        super().adopt(path)
+        for layer in self._sublayers.values():
+            layer.adopt(f"{path}/{layer.name}")
+
+    def _cast_input(self, x: Tensor, spec: Spec) -> Tensor:
+        """The input in the model's dtype, its shape checked against the `Input`."""
+        if x.ndim != spec.rank or x.shape[1:] != spec.shape[1:]:
+            hint = (
+                "; add a channel axis with x[..., None]"
+                if x.ndim == spec.rank - 1 and spec.shape[-1] == 1 and x.shape[1:] == spec.shape[1:-1]
+                else ""
+            )
+            raise ShapeError(
+                f"model {self.name!r} takes inputs of shape {format_shape(spec.shape)}, "
+                f"got {format_shape(x.shape)}{hint}"
+            )
+        return x.astype(spec.dtype)
+
+    # -- training -----------------------------------------------------------------------------------------
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Sequence[Any] | None = None) -> None:
+        """Choose what `fit` does.
+
+        Args:
+            optimizer: name or `Optimizer`.
+            loss: name, function or `Loss`.
+            metrics: names or `Metric` objects; ``"accuracy"`` is the one that suits the loss.
+
+        Raises:
+            ConfigError: an unknown name, or no loss.
+        """
+        if loss is None:
+            raise ConfigError("compile needs a loss, such as 'sparse_categorical_crossentropy'")
+        if isinstance(metrics, str):
+            metrics = [metrics]
+        chosen = get_loss(loss)
+        found = tuple(get_metric(metric, chosen) for metric in metrics or ())
+        names = ["loss", *(metric.name for metric in found)]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"metrics need distinct names, got {', '.join(names)}")
+        self._objective = Objective(chosen, found, get_optimizer(optimizer), Mean("loss"))
+        self._trainer = Trainer(self, self._objective)
+
+    @property
+    def objective(self) -> Objective:
+        """Loss, metrics and optimizer.
+
+        Raises:
+            ConfigError: the model was not compiled.
+        """
+        if self._objective is None:
+            raise ConfigError(f"model {self.name!r} has no loss yet; call model.compile(...) first")
+        return self._objective
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self._objective is not None
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer given to `compile`."""
+        return self.objective.optimizer
+
+    def _compiled(self) -> Trainer:
+        _ = self.objective
+        assert self._trainer is not None
+        return self._trainer
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Sequence[Callback] = (),
+        validation_split: float = 0.0,
+        validation_data: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+    ) -> History:
+        """Train for some epochs.
+
+        Args:
+            x: samples ``(samples, ...)``; 8-bit integers and float64 are cast in the step.
+            y: labels or targets, one for each sample.
+            batch_size: samples in a step; the last batch of an epoch may be shorter.
+            epochs: passes over the data.
+            verbose: 0 silent, 1 a progress bar, 2 a line for each epoch; ``"auto"`` is 1 in a terminal, else 2.
+            callbacks: see `callbacks`.
+            validation_split: the last part of the data is held out, before shuffling.
+            validation_data: ``(x, y)`` to evaluate after each epoch.
+            shuffle: a new order each epoch, fixed by the seed and the epoch.
+
+        Returns:
+            What happened: ``history.history["loss"]`` is a list with a number for each epoch.
+
+        Ctrl-C ends after the running step; the weights keep what was learned, and
+        ``history.interrupted`` is True.
+
+        Raises:
+            ConfigError, DataError, ShapeError, DTypeError: before the first step, naming what does not fit.
+        """
+        return self._compiled().fit(
+            x, y, batch_size, epochs, verbose, list(callbacks), validation_split, validation_data, shuffle
+        )
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 32) -> dict[str, float]:
+        """Mean loss and metrics over some data, by name."""
+        return self._compiled().evaluate(x, y, batch_size)
+
+    def predict(self, x: Any, batch_size: int = 32) -> Array:
+        """The outputs for some samples, as one array."""
+        trainer = self._trainer or Trainer(self, None)
+        self._trainer = trainer
+        return trainer.predict(x, batch_size)
+
+    # -- showing and storing ------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """Print and return a table of layers: output shape, parameters, and forward FLOPs for one sample.
+
+        Raises:
+            ConfigError: the input shape is not known yet.
+        """
+        from chainrule.models.summary import summarise
+
+        text = summarise(self)
+        print(text)
+        return text
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to one safetensors file: weights, architecture and compile settings.
+
+        The file is written whole or not at all.
+
+        Raises:
+            ConfigError: the model holds something a file cannot (a function of your own).
+            ModelFileError: the file cannot be written.
+        """
+        from chainrule.models.saving import save_model
+
+        return save_model(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Model:
+        """Read a model that `save` wrote.
+
+        Raises:
+            ModelFileError: no such file, or it is truncated, corrupted, or no chainrule model.
+        """
+        from chainrule.models.saving import load_model
+
+        return load_model(Path(path))
+
+    def ensure_built(self, x: Array) -> None:
+        """Build the weights for samples like these, if that has not happened."""
+        if not self.built:
+            self._input_spec = self._input_spec or _batched(Spec(x.shape, x.dtype))
+            self.output_spec(self._input_spec)
+
+    def __call__(self, inputs: Any, training: bool | None = None) -> Any:
+        if not isinstance(inputs, Symbol | list | tuple):
+            value = as_tensor(inputs)
+            if self._input_spec is None:
+                self._input_spec = _batched(value.spec)
+            inputs = self._cast_input(value, self._input_spec)
+        return super().__call__(inputs, training)
+
+    def output_spec(self, spec: Any) -> Spec:
+        self._ensure_built(spec)
+        return super().output_spec(spec)
+
+
+def _batched(spec: Spec) -> Spec:
+    """The spec of any batch of such samples, in a float dtype."""
+    return Spec((BATCH, *spec.shape[1:]), spec.dtype if spec.is_float else np.dtype("float32"))

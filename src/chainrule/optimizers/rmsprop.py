@@ -1,0 +1,48 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chainrule import ops
+from chainrule.errors import ConfigError
+from chainrule.graph.tensor import Tensor
+from chainrule.graph.variable import Variable
+from chainrule.optimizers.optimizer import Optimizer, in_unit_interval
+
+__all__ = ["RMSprop"]
+
+
+class RMSprop(Optimizer):
+    """Steps divided by a running root mean square of the gradient.
+
+    ``v = rho v + (1 - rho) g**2`` and ``w -= rate * g / sqrt(v + epsilon)``.
+
+    Args:
+        learning_rate: 0.001 by default.
+        rho: decay of the mean square, in [0, 1).
+        epsilon: keeps the quotient finite.
+
+    Source: Tieleman and Hinton, Coursera lecture 6.5, 2012.
+
+    >>> import chainrule as cr
+    >>> cr.optimizers.RMSprop().get_config()["rho"]
+    0.9
+    """
+
+    slots = ("v",)
+
+    def __init__(self, learning_rate: float = 0.001, rho: float = 0.9, epsilon: float = 1e-7) -> None:
+        super().__init__(learning_rate)
+        self.rho = in_unit_interval(rho, "RMSprop: rho")
+        if not epsilon >= 0:
+            raise ConfigError(f"RMSprop: epsilon must not be negative, got {epsilon!r}")
+        self.epsilon = float(epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}
+
+    def update(self, variable: Variable, gradient: Tensor, slots: dict[str, Variable], rate: Tensor) -> None:
+        v = slots["v"] * self.rho + gradient * gradient * (1 - self.rho)
+        slots["v"].assign(v)
+        variable.assign(variable - rate * gradient / ops.sqrt(v + self.epsilon))

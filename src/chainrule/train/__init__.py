@@ -1,0 +1,1 @@
+"""Training: the step as a graph, and the loop around it."""

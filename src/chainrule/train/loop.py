@@ -1,0 +1,228 @@
+"""The loop: batches in an order fixed by seed and epoch, one graph run for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chainrule.engines.reference import Executable
+from chainrule.errors import ConfigError, DataError
+from chainrule.graph.dims import BATCH
+from chainrule.graph.graph import Graph
+from chainrule.graph.op import Array, Spec
+from chainrule.graph.trace import trace
+from chainrule.ops.random import random_permutation
+from chainrule.random import get_seed, words
+from chainrule.train.callbacks import Callback, History
+from chainrule.train.interrupt import Interrupt, interruptible
+from chainrule.train.progress import progress_for
+from chainrule.train.step import Objective, evaluation_graph, prediction_graph, step_graph
+from chainrule.train.targets import prepared_inputs, prepared_targets
+
+if TYPE_CHECKING:
+    from chainrule.models.model import Model
+
+__all__ = ["Trainer"]
+
+_SHUFFLE_STREAM = 0x5487F1E5
+"""The random stream of the order of samples; layers' streams are hashes of their paths."""
+
+
+class Trainer:
+    """Runs a model's graphs over data; keeps one executable for each kind of input.
+
+    Args:
+        model: the model.
+        objective: loss, metrics and optimizer; None for a model that only predicts.
+    """
+
+    def __init__(self, model: Model, objective: Objective | None) -> None:
+        self.model = model
+        self._objective = objective
+        self._executables: dict[tuple[Any, ...], Executable] = {}
+        self._epochs_seen = 0
+
+    @property
+    def objective(self) -> Objective:
+        assert self._objective is not None, "the model refuses to train before compile"
+        return self._objective
+
+    # -- the three jobs -----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int,
+        epochs: int,
+        verbose: str | int,
+        callbacks: list[Callback],
+        validation_split: float,
+        validation_data: tuple[Any, Any] | None,
+        shuffle: bool,
+    ) -> History:
+        """See `Model.fit`."""
+        _positive(batch_size, "batch_size")
+        _positive(epochs, "epochs")
+        x, y = self._checked(x, y, "x", "y")
+        held_out = self._held_out(validation_data)
+        if held_out is None:
+            x, y, held_out = _split(x, y, validation_split)
+        elif validation_split:
+            raise ConfigError("give validation_split or validation_data, not both")
+        history = History()
+        chain = [history, *callbacks, *progress_for(verbose)]
+        run = self._executable("step", x, y)
+        plan = {"epochs": epochs, "steps": -(-len(x) // batch_size), "samples": len(x)}
+        for callback in chain:
+            callback.model = self.model
+        self.model.stop_training = False
+        with interruptible() as interrupt:
+            _call(chain, "on_train_begin", plan)
+            try:
+                for epoch in range(epochs):
+                    order = self._order(len(x), shuffle)
+                    self._epoch(epoch, run, x, y, order, batch_size, held_out, chain, interrupt)
+                    if interrupt.requested or self.model.stop_training:
+                        break
+            finally:
+                history.interrupted = interrupt.requested
+                _call(chain, "on_train_end")
+        return history
+
+    def evaluate(self, x: Any, y: Any, batch_size: int) -> dict[str, float]:
+        """See `Model.evaluate`."""
+        _positive(batch_size, "batch_size")
+        x, y = self._checked(x, y, "x", "y")
+        return self._evaluate(x, y, batch_size)
+
+    def predict(self, x: Any, batch_size: int) -> Array:
+        """See `Model.predict`."""
+        _positive(batch_size, "batch_size")
+        x = prepared_inputs(x, "x")
+        self.model.ensure_built(x)
+        run = self._executable("predict", x, None)
+        parts = [run(x[rows]) for rows in _batches(np.arange(len(x)), batch_size)]
+        if isinstance(parts[0], tuple):
+            raise ConfigError(f"predict takes models with one output; {self.model.name!r} has several")
+        return np.concatenate(parts)
+
+    # -- an epoch -----------------------------------------------------------------------------------------
+
+    def _epoch(
+        self,
+        epoch: int,
+        run: Executable,
+        x: Array,
+        y: Array,
+        order: Array,
+        batch_size: int,
+        held_out: tuple[Array, Array] | None,
+        chain: Sequence[Callback],
+        interrupt: Interrupt,
+    ) -> None:
+        objective = self.objective
+        self._reset()
+        _call(chain, "on_epoch_begin", epoch)
+        seed, _, first_row = (item.data for item in words(get_seed()))
+        done = 0
+        for step, rows in enumerate(_batches(order, batch_size)):
+            rate = np.float64(objective.optimizer.learning_rate)
+            run(x[rows], y[rows], rate, seed, first_row, np.float64(len(rows)))
+            done += len(rows)
+            _call(chain, "on_batch_end", step, {**self._results(), "samples": done})
+            if interrupt.requested:
+                break
+        self._epochs_seen += 1
+        logs = self._results()
+        if held_out is not None and not interrupt.requested:
+            found = self._evaluate(*held_out, batch_size)
+            logs.update({f"val_{name}": value for name, value in found.items()})
+        _call(chain, "on_epoch_end", epoch, logs)
+
+    def _order(self, count: int, shuffle: bool) -> Array:
+        if not shuffle:
+            return np.arange(count)
+        key = words(get_seed(), time=self._epochs_seen)
+        return random_permutation(*key, size=count, stream=_SHUFFLE_STREAM).data
+
+    def _evaluate(self, x: Array, y: Array, batch_size: int) -> dict[str, float]:
+        run = self._executable("evaluate", x, y)
+        self._reset()
+        for rows in _batches(np.arange(len(x)), batch_size):
+            run(x[rows], y[rows])
+        return self._results()
+
+    def _reset(self) -> None:
+        for tracker in self.objective.trackers():
+            tracker.reset_state()
+
+    def _results(self) -> dict[str, float]:
+        return {tracker.name: tracker.result() for tracker in self.objective.trackers()}
+
+    # -- data and graphs ----------------------------------------------------------------------------------
+
+    def _checked(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
+        x = prepared_inputs(x, x_name)
+        self.model.ensure_built(x)
+        output = self._output(x)
+        return x, prepared_targets(y, x, output.shape, self.objective.loss, y_name)
+
+    def _held_out(self, data: tuple[Any, Any] | None) -> tuple[Array, Array] | None:
+        if data is None:
+            return None
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ConfigError("validation_data is a pair (x, y)")
+        return self._checked(*data, "validation x", "validation y")
+
+    def _output(self, x: Array) -> Spec:
+        graph = trace(lambda batch: self.model(batch), _spec(x), name="predict")
+        if len(graph.outputs) != 1:
+            raise ConfigError(f"fit trains models with one output; {self.model.name!r} has several")
+        return next(iter(graph.outputs.values())).spec
+
+    def _executable(self, kind: str, x: Array, y: Array | None) -> Executable:
+        frozen = tuple(weight.trainable for weight in self.model.weights)
+        key = (kind, _spec(x), None if y is None else _spec(y), frozen)
+        if key not in self._executables:
+            self._executables[key] = Executable(self._graph(kind, x, y))
+        return self._executables[key]
+
+    def _graph(self, kind: str, x: Array, y: Array | None) -> Graph:
+        if kind == "predict":
+            return prediction_graph(self.model, _spec(x))
+        assert y is not None
+        build = step_graph if kind == "step" else evaluation_graph
+        return build(self.model, self.objective, _spec(x), _spec(y))
+
+
+def _spec(array: Array) -> Spec:
+    return Spec((BATCH, *array.shape[1:]), array.dtype)
+
+
+def _batches(order: Array, size: int) -> Iterator[Array]:
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def _split(x: Array, y: Array, fraction: float) -> tuple[Array, Array, tuple[Array, Array] | None]:
+    """The data without its last part, and that part."""
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"validation_split lies in [0, 1), got {fraction!r}")
+    if not fraction:
+        return x, y, None
+    kept = int(len(x) * (1 - fraction))
+    if not 0 < kept < len(x):
+        raise DataError(f"validation_split={fraction} of {len(x)} samples leaves an empty part")
+    return x[:kept], y[:kept], (x[kept:], y[kept:])
+
+
+def _positive(value: int, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{what} must be a positive integer, got {value!r}")
+
+
+def _call(chain: Sequence[Callback], event: str, *args: Any) -> None:
+    for callback in chain:
+        getattr(callback, event)(*args)

@@ -1,0 +1,88 @@
+"""The progress bar of `fit`, and its one-line form for logs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from chainrule.errors import ConfigError
+from chainrule.train.callbacks import Callback
+
+__all__ = ["EpochLines", "ProgressBar", "format_logs", "progress_for"]
+
+
+def progress_for(verbose: str | int) -> list[Callback]:
+    """The callbacks that a `verbose` argument asks for.
+
+    Raises:
+        ConfigError: not 0, 1, 2 or "auto".
+    """
+    if verbose == "auto":
+        verbose = 1 if sys.stdout.isatty() else 2
+    choices: dict[Any, list[Callback]] = {0: [], 1: [ProgressBar()], 2: [EpochLines()]}
+    if verbose not in choices:
+        raise ConfigError(f"verbose must be 0, 1, 2 or 'auto', got {verbose!r}")
+    return choices[verbose]
+
+
+def format_logs(logs: Mapping[str, float]) -> str:
+    """Loss and metrics as one line.
+
+    >>> format_logs({"loss": 0.51234, "accuracy": 0.98765})
+    'loss 0.5123  accuracy 0.9877'
+    """
+    return "  ".join(f"{name} {value:.4f}" for name, value in logs.items() if name != "samples")
+
+
+class EpochLines(Callback):
+    """One line for each epoch."""
+
+    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
+        self._plan = plan
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        seconds = time.perf_counter() - self._start
+        rate = self._plan["samples"] / max(seconds, 1e-9)
+        print(
+            f"epoch {epoch + 1}/{self._plan['epochs']}  {format_logs(logs)}  {seconds:.1f} s  {rate:,.0f} samples/s",
+            flush=True,
+        )
+
+
+class ProgressBar(Callback):
+    """A live bar for each epoch: running means, samples a second, time left."""
+
+    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._plan = plan
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[logs]}"),
+            TextColumn("{task.fields[rate]} samples/s"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        self._bar.start()
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        self._start = time.perf_counter()
+        self._task = self._bar.add_task(
+            "", total=self._plan["steps"], epoch=f"{epoch + 1}/{self._plan['epochs']}", logs="", rate="-"
+        )
+
+    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
+        rate = logs["samples"] / max(time.perf_counter() - self._start, 1e-9)
+        self._bar.update(self._task, completed=step + 1, logs=format_logs(logs), rate=f"{rate:,.0f}")
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        self._bar.update(self._task, completed=self._plan["steps"], logs=format_logs(logs))
+
+    def on_train_end(self) -> None:
+        self._bar.stop()

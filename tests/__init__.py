@@ -1,0 +1,1 @@
+"""The tests; helpers that they share are imported as `tests.NAME`."""

@@ -1,0 +1,138 @@
+"""What all tests share: which chainrule they test, deterministic tools, and the data sets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src"
+
+# Figures are drawn into files; this must be set before anything imports matplotlib.
+os.environ["MPLBACKEND"] = "Agg"
+
+# The same examples in every run: a failure can be repeated, and no run fails by chance.
+hypothesis.settings.register_profile("chainrule", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("chainrule")
+
+
+# --- Which chainrule is tested -------------------------------------------------------------------
+
+
+def pytest_configure() -> None:
+    """Put src/ first, for this process and those it starts, where a developer asks for it."""
+    if os.environ.get("CHAINRULE_TEST_SOURCE") == "1":
+        sys.path.insert(0, str(SOURCE))
+        paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def pytest_sessionstart() -> None:
+    """Test what a user installs: a file missing from the wheel is not noticed from src/."""
+    place = chainrule_folder()
+    if place is None:
+        pytest.exit("chainrule is not installed here; run `make test`", returncode=2)
+    if os.environ.get("CHAINRULE_TEST_SOURCE") != "1" and "site-packages" not in place.parts:
+        pytest.exit(
+            f"chainrule comes from {place}, not from an installed wheel; run `make test`, or set "
+            "CHAINRULE_TEST_SOURCE=1 to test the sources",
+            returncode=2,
+        )
+
+
+def pytest_report_header() -> str:
+    """Say what is tested, and whether src/ has changed since it was installed."""
+    place = chainrule_folder()
+    if place is None:
+        return "chainrule: not installed"
+    stale = changed_since_install(place)
+    note = f" ({stale} of its files differ from src/: run `make`)" if stale else ""
+    return f"chainrule: {place}{note}"
+
+
+def chainrule_folder() -> Path | None:
+    """The folder that `import chainrule` would read, found without importing it."""
+    found = importlib.util.find_spec("chainrule")
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).resolve().parent
+
+
+def changed_since_install(place: Path) -> int:
+    """How many files of src/chainrule the installed package lacks or holds otherwise."""
+    sources = [path for path in (SOURCE / "chainrule").rglob("*.py") if path.is_file()]
+    copies = [place / path.relative_to(SOURCE / "chainrule") for path in sources]
+    return sum(
+        not copy.is_file() or copy.read_bytes() != path.read_bytes() for path, copy in zip(sources, copies, strict=True)
+    )
+
+
+# --- Data sets -----------------------------------------------------------------------------------
+
+
+class AbsentDataSet(pytest.skip.Exception):
+    """Skips a test whose data set is not on this machine."""
+
+    def __init__(self, name: str, looked_for: Path) -> None:
+        super().__init__(f"the data set {name!r} is not at {looked_for}")
+        self.name = name
+        self.looked_for = looked_for
+
+
+ABSENT = pytest.StashKey[dict[tuple[str, Path], int]]()
+
+
+@pytest.fixture(scope="session")
+def data_set() -> Callable[[str], Path]:
+    """A function from a data set's name to its folder; without the folder the test is skipped.
+
+    It fails instead where CHAINRULE_REQUIRE_DATA=1. docs/environment.md says where it looks.
+    """
+    return find_data_set
+
+
+def find_data_set(name: str) -> Path:
+    """The folder of a data set."""
+    shelf = os.environ.get("CHAINRULE_DATA")
+    folder = (Path(shelf) if shelf else ROOT.parent / "shared" / "data") / name
+    if folder.is_dir():
+        return folder
+    if os.environ.get("CHAINRULE_REQUIRE_DATA") == "1":
+        pytest.fail(
+            f"the data set {name!r} is not at {folder}, and CHAINRULE_REQUIRE_DATA=1 asks for it; "
+            "CHAINRULE_DATA names the folder that holds the data sets",
+            pytrace=False,
+        )
+    raise AbsentDataSet(name, folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for a data set."""
+    for item in items:
+        if "data_set" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count the tests that an absent data set keeps from running."""
+    if call.excinfo is not None and isinstance(call.excinfo.value, AbsentDataSet):
+        counts = item.config.stash.setdefault(ABSENT, defaultdict(int))
+        counts[call.excinfo.value.name, call.excinfo.value.looked_for] += 1
+    return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line for each absent data set."""
+    for (name, looked_for), count in sorted(config.stash.get(ABSENT, {}).items()):
+        tests = "1 test" if count == 1 else f"{count} tests"
+        terminalreporter.write_line(f"data set {name!r} is absent: looked for {looked_for}, {tests} did not run")
