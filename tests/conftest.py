@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -77,40 +76,29 @@ def changed_since_install(place: Path) -> int:
 # --- Data sets -----------------------------------------------------------------------------------
 
 
-class AbsentDataSet(pytest.skip.Exception):
-    """Skips a test whose data set is not on this machine."""
-
-    def __init__(self, name: str, looked_for: Path) -> None:
-        super().__init__(f"the data set {name!r} is not at {looked_for}")
-        self.name = name
-        self.looked_for = looked_for
-
-
-ABSENT = pytest.StashKey[dict[tuple[str, Path], int]]()
+# What is said of each data set that was asked for and is absent, with the number of tests skipped.
+ABSENT = pytest.StashKey[dict[str, int]]()
 
 
 @pytest.fixture(scope="session")
-def data_set() -> Callable[[str], Path]:
+def data_set(pytestconfig: pytest.Config) -> Callable[[str], Path]:
     """A function from a data set's name to its folder; without the folder the test is skipped.
 
     It fails instead where CHAINRULE_REQUIRE_DATA=1. docs/environment.md says where it looks.
     """
-    return find_data_set
 
+    def find(name: str) -> Path:
+        shelf = os.environ.get("CHAINRULE_DATA")
+        folder = (Path(shelf) if shelf else ROOT.parent / "shared" / "data") / name
+        if folder.is_dir():
+            return folder
+        absence = f"data set {name!r} is absent: looked for {folder}"
+        if os.environ.get("CHAINRULE_REQUIRE_DATA") == "1":
+            pytest.fail(f"{absence}, and CHAINRULE_REQUIRE_DATA=1 asks for it", pytrace=False)
+        pytestconfig.stash.setdefault(ABSENT, {}).setdefault(absence, 0)
+        pytest.skip(absence)
 
-def find_data_set(name: str) -> Path:
-    """The folder of a data set."""
-    shelf = os.environ.get("CHAINRULE_DATA")
-    folder = (Path(shelf) if shelf else ROOT.parent / "shared" / "data") / name
-    if folder.is_dir():
-        return folder
-    if os.environ.get("CHAINRULE_REQUIRE_DATA") == "1":
-        pytest.fail(
-            f"the data set {name!r} is not at {folder}, and CHAINRULE_REQUIRE_DATA=1 asks for it; "
-            "CHAINRULE_DATA names the folder that holds the data sets",
-            pytrace=False,
-        )
-    raise AbsentDataSet(name, folder)
+    return find
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -125,14 +113,14 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Count the tests that an absent data set keeps from running."""
-    if call.excinfo is not None and isinstance(call.excinfo.value, AbsentDataSet):
-        counts = item.config.stash.setdefault(ABSENT, defaultdict(int))
-        counts[call.excinfo.value.name, call.excinfo.value.looked_for] += 1
+    absent = item.config.stash.get(ABSENT, {})
+    if call.excinfo is not None and str(call.excinfo.value) in absent:
+        absent[str(call.excinfo.value)] += 1
     return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One line for each absent data set."""
-    for (name, looked_for), count in sorted(config.stash.get(ABSENT, {}).items()):
+    for absence, count in sorted(config.stash.get(ABSENT, {}).items()):
         tests = "1 test" if count == 1 else f"{count} tests"
-        terminalreporter.write_line(f"data set {name!r} is absent: looked for {looked_for}, {tests} did not run")
+        terminalreporter.write_line(f"{absence}, {tests} did not run")

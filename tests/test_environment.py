@@ -35,7 +35,7 @@ def steps(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder.mkdir(exist_ok=True)
         taken.append("create")
 
-    def build_wheel(folder: Path) -> Path:
+    def build_wheel(folder: Path, profile: str) -> Path:
         taken.append("build")
         return folder / "chainrule.whl"
 
@@ -116,7 +116,7 @@ def test_a_failed_build_leaves_the_environment_sound(
     prepare(checkout, "dev", steps)
     (checkout / "src" / "chainrule" / "__init__.py").write_text("changed = True\n")
 
-    def failing(folder: Path) -> Path:
+    def failing(folder: Path, profile: str) -> Path:
         raise EnvironmentProblem("could not build")
 
     with monkeypatch.context() as patch:

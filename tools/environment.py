@@ -47,6 +47,9 @@ EXTRA_OF_PROFILE = {"demo": "digits", "dev": "all"}
 BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable))
 
 
+Command = list[str | Path]
+
+
 class EnvironmentProblem(Exception):
     """What is wrong, and what to do about it, in one sentence; `status` is the exit status."""
 
@@ -120,13 +123,13 @@ def write_stamp(folder: Path, stamp: Stamp) -> None:
 # --- Steps ---------------------------------------------------------------------------------------
 
 
-def run(command: list[str | Path], failure: str) -> None:
+def run(command: Command, failure: str) -> None:
     """Run a program to its end, and name the failed step if it fails."""
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
         raise EnvironmentProblem(f"{failure}; the reason stands above")
 
 
-def pip(folder: Path, *arguments: str | Path) -> list[str | Path]:
+def pip(folder: Path, *arguments: str | Path) -> Command:
     """The command line of the environment's pip; twice quiet is: errors only."""
     python = folder / "bin" / "python"
     return [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "--quiet", *arguments]
@@ -134,7 +137,7 @@ def pip(folder: Path, *arguments: str | Path) -> list[str | Path]:
 
 def works(folder: Path) -> bool:
     """Whether the environment's Python starts (its base may have been removed or replaced)."""
-    command = [folder / "bin" / "python", "-c", "import pip"]
+    command: Command = [folder / "bin" / "python", "-c", "import pip"]
     try:
         started = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     except OSError:
@@ -168,13 +171,15 @@ def require_venv() -> None:
         ) from absent
 
 
-def build_wheel(folder: Path) -> Path:
+def build_wheel(folder: Path, profile: str) -> Path:
     """Build the wheel of this checkout into the environment's own folder `wheel`."""
     say("building the wheel")
     shelf = folder / "wheel"
     shutil.rmtree(shelf, ignore_errors=True)
+    # Where the pinned build backend is installed, it serves: at once, and without a network.
+    isolation = ["--no-build-isolation"] if profile == "dev" else []
     run(
-        pip(folder, "wheel", "--no-deps", "--wheel-dir", shelf, ROOT),
+        pip(folder, "wheel", "--no-deps", *isolation, "--wheel-dir", shelf, ROOT),
         "could not build the wheel of chainrule",
     )
     (wheel,) = shelf.glob("chainrule-*.whl")
@@ -204,7 +209,7 @@ def install_profile(folder: Path, profile: str, wheel: Path) -> None:
 
 def compile_packages(folder: Path) -> None:
     """Write bytecode on all cores: imports are timed, and not every user's Python caches it."""
-    command = [folder / "bin" / "python", "-m", "compileall", "-q", "-q", "-j", "0", folder / "lib"]
+    command: Command = [folder / "bin" / "python", "-m", "compileall", "-q", "-q", "-j", "0", folder / "lib"]
     # Its status tells only of files that are not meant for this Python, which nothing imports.
     subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
@@ -244,7 +249,7 @@ def update(folder: Path, stamp: Stamp, goal: Stamp) -> None:
     enough = covers(stamp.profile, goal.profile)
     if enough and stamp.package == goal.package:
         return
-    wheel = build_wheel(folder)
+    wheel = build_wheel(folder, stamp.profile)
     (folder / STAMP_NAME).unlink()  # from here on an interruption leaves an unsound environment
     if not enough:
         install_profile(folder, goal.profile, wheel)
@@ -305,7 +310,7 @@ def test_with(interpreter: Path, version: str, arguments: list[str]) -> bool:
     prepared = subprocess.run([interpreter, Path(__file__).resolve(), "prepare", "dev", "--folder", folder])
     if prepared.returncode != 0:
         return False
-    tests = [folder / "bin" / "python", "-m", "pytest", "-m", "not slow", *arguments]
+    tests: Command = [folder / "bin" / "python", "-m", "pytest", "-m", "not slow", *arguments]
     return subprocess.run(tests, cwd=ROOT).returncode == 0
 
 

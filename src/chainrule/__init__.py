@@ -20,6 +20,7 @@ from chainrule import (
     ops,
     optimizers,
     random,
+    versions,
 )
 from chainrule.__about__ import __version__
 from chainrule.autodiff import grad, gradients, value_and_grad, vjp
@@ -28,6 +29,7 @@ from chainrule.graph.tensor import Tensor
 from chainrule.layers import Input
 from chainrule.models import Model, Sequential, load_model
 from chainrule.random import set_seed
+from chainrule.versions import show_versions
 
 __all__ = [
     "Input",
@@ -55,8 +57,10 @@ __all__ = [
     "optimizers",
     "random",
     "set_seed",
+    "show_versions",
     "tensor",
     "trace",
     "value_and_grad",
+    "versions",
     "vjp",
 ]

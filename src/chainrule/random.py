@@ -43,7 +43,7 @@ def words(seed: int, time: int = 0, first_row: int = 0) -> Words:
     return Words(tensor(halves), tensor(np.array(time, np.uint32)), tensor(np.array(first_row, np.uint32)))
 
 
-def _check_seed(seed: int) -> None:
+def _check_seed(seed: Any) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise ConfigError(f"a seed is an integer from 0 to 2**64 - 1, got {seed!r}")
 

@@ -137,9 +137,7 @@ def test_every_truncation_is_an_error(scratch: Path, packed: bool) -> None:
 
 @settings(deadline=None)  # the disk sets the pace
 @given(position=st.integers(0, 15), value=st.integers(0, 255))
-def test_a_corrupted_header_never_gives_other_values(
-    scratch: Path, position: int, value: int
-) -> None:
+def test_a_corrupted_header_never_gives_other_values(scratch: Path, position: int, value: int) -> None:
     content = bytearray(as_idx(IMAGES))
     unchanged = content[position] == value
     content[position] = value
@@ -152,9 +150,7 @@ def test_a_corrupted_header_never_gives_other_values(
 
 @settings(deadline=None)  # the disk sets the pace
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
-def test_a_corrupted_gzip_byte_is_an_error_or_harmless(
-    scratch: Path, position: int, value: int
-) -> None:
+def test_a_corrupted_gzip_byte_is_an_error_or_harmless(scratch: Path, position: int, value: int) -> None:
     content = bytearray(gzip.compress(as_idx(IMAGES), mtime=0))
     content[position % len(content)] = value
     scratch.write_bytes(content)
@@ -167,9 +163,7 @@ def test_a_corrupted_gzip_byte_is_an_error_or_harmless(
 
 @settings(deadline=None)  # the disk sets the pace
 @given(st.binary(max_size=64), st.booleans())
-def test_any_bytes_give_an_array_or_a_data_error(
-    scratch: Path, content: bytes, prefixed: bool
-) -> None:
+def test_any_bytes_give_an_array_or_a_data_error(scratch: Path, content: bytes, prefixed: bool) -> None:
     scratch.write_bytes(b"\0\0\x08\x01" * prefixed + content)
     with contextlib.suppress(DataError):
         read_idx(scratch)
@@ -229,9 +223,7 @@ def test_damaged_folder(tmp_path: Path, changes: dict[str, bytes], words: str) -
 
 def test_real_mnist(data_set: Callable[[str], Path]) -> None:
     data = mnist(data_set("mnist"))
-    assert data.describe() == (
-        "mnist: 60000 training and 10000 test images of 28x28x1 uint8, 10 classes"
-    )
+    assert data.describe() == ("mnist: 60000 training and 10000 test images of 28x28x1 uint8, 10 classes")
     assert data.y_train[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
     assert np.bincount(data.y_test).tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,

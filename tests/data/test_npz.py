@@ -80,9 +80,7 @@ def test_label_columns_as_in_cifar10(tmp_path: Path) -> None:
         ({"x_train": X[:0], "y_train": Y[:0]}, "at least one value"),
     ],
 )
-def test_arrays_that_do_not_fit(
-    tmp_path: Path, changes: dict[str, NDArray[Any]], words: str
-) -> None:
+def test_arrays_that_do_not_fit(tmp_path: Path, changes: dict[str, NDArray[Any]], words: str) -> None:
     path = write(tmp_path / "bad.npz", **changes)
     with pytest.raises(DataError, match=words) as caught:
         load_npz(path)
@@ -150,9 +148,7 @@ def test_every_truncation_is_an_error(scratch: Path, packed: bool) -> None:
 
 @settings(deadline=None)  # the disk sets the pace
 @given(position=st.integers(0, 100_000), value=st.integers(0, 255), packed=st.booleans())
-def test_a_corrupted_byte_is_an_error_or_harmless(
-    scratch: Path, position: int, value: int, packed: bool
-) -> None:
+def test_a_corrupted_byte_is_an_error_or_harmless(scratch: Path, position: int, value: int, packed: bool) -> None:
     content = bytearray(write(scratch, packed).read_bytes())
     content[position % len(content)] = value
     scratch.write_bytes(content)

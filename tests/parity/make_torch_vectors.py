@@ -86,9 +86,7 @@ def conv2d(
     return to_nhwc(F.conv2d(padded, weight, bias, strides, 0, dilation, groups))
 
 
-def max_pool2d(
-    x: Tensor, *, window: tuple[int, int], strides: tuple[int, int], padding: Padding
-) -> Tensor:
+def max_pool2d(x: Tensor, *, window: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Tensor:
     padded = pad_nchw(to_nchw(x), padding, -math.inf)
     return to_nhwc(F.max_pool2d(padded, window, strides))
 
@@ -107,9 +105,7 @@ def avg_pool2d(
         y = y / F.avg_pool2d(pad_nchw(ones, padding), window, strides)
     (top, bottom), (left, right) = padding
     if top == bottom and left == right:  # PyTorch has this case built in
-        own = F.avg_pool2d(
-            to_nchw(x), window, strides, (top, left), count_include_pad=count_include_pad
-        )
+        own = F.avg_pool2d(to_nchw(x), window, strides, (top, left), count_include_pad=count_include_pad)
         assert torch.allclose(y, own, rtol=1e-14, atol=1e-14)
         y = own
     return to_nhwc(y)
@@ -273,9 +269,7 @@ def op_vectors(case: OpCase, gradcheck: bool) -> Arrays:
         results[f"{case.name}/grad/{key}"] = plain(gradient)
     results[f"{case.name}/fingerprint"] = case.fingerprint()
     if gradcheck:
-        torch.autograd.gradcheck(
-            lambda *arguments: function(*arguments, **case.options), tuple(inputs.values())
-        )
+        torch.autograd.gradcheck(lambda *arguments: function(*arguments, **case.options), tuple(inputs.values()))
     return results
 
 
@@ -340,14 +334,10 @@ def make_optimizer(case: OptimizerCase, params: list[Tensor]) -> torch.optim.Opt
             foreach=False,
         )
     if case.optimizer == "rmsprop":
-        return torch.optim.RMSprop(
-            params, lr=options["lr"], alpha=options["rho"], eps=options["eps"], foreach=False
-        )
+        return torch.optim.RMSprop(params, lr=options["lr"], alpha=options["rho"], eps=options["eps"], foreach=False)
     betas = (options["beta1"], options["beta2"])
     if case.optimizer == "adam":
-        return torch.optim.Adam(
-            params, lr=options["lr"], betas=betas, eps=options["eps"], foreach=False
-        )
+        return torch.optim.Adam(params, lr=options["lr"], betas=betas, eps=options["eps"], foreach=False)
     if case.optimizer == "adamw":
         return torch.optim.AdamW(
             params,

@@ -442,12 +442,8 @@ LOSS_CASES: tuple[OpCase, ...] = (
 
 SHAPE_CASES: tuple[OpCase, ...] = (
     OpCase("pad_constant", "pad", {"x": Uniform((2, 3, 4, 3))}, {"padding": ((1, 2), (0, 3))}),
-    OpCase(
-        "upsample_nearest", "upsample_nearest", {"x": Uniform((2, 3, 4, 3))}, {"factor": (2, 3)}
-    ),
-    OpCase(
-        "upsample_bilinear", "upsample_bilinear", {"x": Uniform((2, 3, 4, 3))}, {"factor": (2, 3)}
-    ),
+    OpCase("upsample_nearest", "upsample_nearest", {"x": Uniform((2, 3, 4, 3))}, {"factor": (2, 3)}),
+    OpCase("upsample_bilinear", "upsample_bilinear", {"x": Uniform((2, 3, 4, 3))}, {"factor": (2, 3)}),
     OpCase("embedding", "embedding", {"table": Uniform((4, 3)), "indices": Integers((5, 6), 4)}),
     OpCase("transpose", "transpose", {"x": Uniform((2, 3, 4))}, {"axes": (2, 0, 1)}),
     OpCase("cumsum", "cumsum", {"x": Uniform((2, 3, 4))}, {"axis": 1}),
@@ -654,9 +650,7 @@ class OptimizerCase:
             arrays |= {f"{key}/{step}": g for key, g in self.gradients(step, initial).items()}
         return _fingerprint(self, arrays)
 
-    def _draw(
-        self, key: str, what: str, shape: Shape, low: float = -1.0, high: float = 1.0
-    ) -> FloatArray:
+    def _draw(self, key: str, what: str, shape: Shape, low: float = -1.0, high: float = 1.0) -> FloatArray:
         # The same for all optimizers: the label leaves out the case's name.
         return uniform(f"optimizer/{key}/{what}", shape, low, high)
 

@@ -148,9 +148,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
-def test_an_interrupt_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -65,15 +65,12 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         st.lists(st.floats(), min_size=3, max_size=3),
     )
 )
-def test_every_bit_survives(
-    tmp_path_factory: pytest.TempPathFactory, history: dict[str, list[float]]
-) -> None:
+def test_every_bit_survives(tmp_path_factory: pytest.TempPathFactory, history: dict[str, list[float]]) -> None:
     folder = tmp_path_factory.mktemp("run")
     write_history(folder, history)
     loaded = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     finite = {
-        metric: [value if math.isfinite(value) else None for value in values]
-        for metric, values in history.items()
+        metric: [value if math.isfinite(value) else None for value in values] for metric, values in history.items()
     }
     assert loaded == finite
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:

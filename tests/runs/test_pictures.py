@@ -112,9 +112,7 @@ def test_confusion_matrix(tmp_path: Path, classes: int) -> None:
     assert ink(tmp_path / "a.png") > 0.1
 
 
-@pytest.mark.parametrize(
-    "names", [("猫", "狗"), ("$a", "b$"), ("\\frac{", "_"), ("", " "), ("a" * 60, "b\nc")]
-)
+@pytest.mark.parametrize("names", [("猫", "狗"), ("$a", "b$"), ("\\frac{", "_"), ("", " "), ("a" * 60, "b\nc")])
 def test_any_name_can_be_drawn(tmp_path: Path, names: tuple[str, str]) -> None:
     confusion_matrix(tmp_path / "a.png", [[0, 0], [5, 10**6]], names)
     assert ink(tmp_path / "a.png") > 0.05

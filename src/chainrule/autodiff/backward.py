@@ -91,7 +91,9 @@ def _unit(output: Tensor) -> Tensor:
         )
     if not output.spec.is_float:
         raise GradientError(f"only float tensors have gradients; got {output.spec}")
-    return tensor(1, output.dtype)
+    one = tensor(1, output.dtype)
+    graph = None if output.node is None else output.node.graph
+    return one if graph is None or graph.sealed else graph.constant(one)  # it may be broadcast along the batch
 
 
 def _leaves(output: Tensor) -> list[Tensor]:
@@ -170,4 +172,4 @@ def _pull_back(node: Node, cotangents: Sequence[Tensor | None]) -> Sequence[Tens
     return result
 
 
-Tensor.backward = backward  # type: ignore[method-assign]
+Tensor.backward = backward  # type: ignore[method-assign, assignment]

@@ -28,7 +28,6 @@ class Executable:
 
     Raises:
         GraphError: the graph breaks a law.
-        EngineError: an op has no NumPy rule.
 
     >>> import chainrule as cr
     >>> graph = cr.trace(lambda x: cr.ops.relu(x) * 2, cr.input_spec((None, 2)), name="f")
@@ -40,9 +39,6 @@ class Executable:
         verify(graph, after="loading")
         self.graph = graph
         self._work = [node for node in graph.nodes if node.op not in (INPUT, CONSTANT)]
-        for node in self._work:
-            if node.op.reference is None:
-                raise EngineError(f"{node.where} has no NumPy rule, so the reference engine cannot run it")
         self._last_use = self._last_uses()
 
     def __call__(self, *inputs: Any) -> Any:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias, overload
+from typing import TypeAlias
 
 from chainrule.errors import ShapeError, TraceError
 
-__all__ = ["BATCH", "Dim", "Shape", "Size", "bind", "bind_shape", "format_shape", "is_static", "size_of"]
+__all__ = ["BATCH", "Dim", "Shape", "Size", "bind", "bind_shape", "bind_size", "format_shape", "is_static", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,11 @@ class Dim:
         if other and self.scale % other == 0 and self.offset % other == 0:
             return Dim(self.scale // other, self.offset // other)
         raise ShapeError(f"{self} cannot be divided evenly by {other} for every batch size N")
+
+    def __rfloordiv__(self, other: int) -> int:
+        if other == 0:
+            return 0
+        raise ShapeError(f"{other} is not a whole multiple of {self} for every batch size N")
 
     def _divide_by_dim(self, other: Dim) -> int:
         quotient = self.scale // other.scale
@@ -125,10 +130,11 @@ def size_of(shape: Shape) -> Size:
     return result
 
 
-@overload
-def bind(value: Dim, batch: int) -> int: ...
-@overload
-def bind(value: object, batch: int) -> object: ...
+def bind_size(size: Size, batch: int) -> int:
+    """A size with N replaced by a batch size."""
+    return size.bind(batch) if isinstance(size, Dim) else size
+
+
 def bind(value: object, batch: int) -> object:
     """`value` with every `Dim` inside it (also in nested tuples) replaced by its size for a batch."""
     if isinstance(value, Dim):
@@ -140,7 +146,7 @@ def bind(value: object, batch: int) -> object:
 
 def bind_shape(shape: Shape, batch: int) -> tuple[int, ...]:
     """`shape` with N replaced by a batch size."""
-    return tuple(size.bind(batch) if isinstance(size, Dim) else size for size in shape)
+    return tuple(bind_size(size, batch) for size in shape)
 
 
 def format_shape(shape: Shape) -> str:

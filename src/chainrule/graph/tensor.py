@@ -53,7 +53,8 @@ class Provenance:
     phase: str = "forward"
 
 
-_PROVENANCE: ContextVar[Provenance] = ContextVar("provenance", default=Provenance())
+_NOWHERE = Provenance()
+_PROVENANCE: ContextVar[Provenance] = ContextVar("provenance", default=_NOWHERE)
 _RECORDING: ContextVar[bool] = ContextVar("recording", default=True)
 
 
@@ -143,7 +144,7 @@ class Node:
 
 
 Scalar: TypeAlias = bool | int | float
-TensorLike: TypeAlias = "Tensor | Array | Scalar | Sequence[Any]"
+TensorLike: TypeAlias = "Operators | Array | Scalar | Sequence[Any]"
 
 
 class GradientSink(Protocol):
@@ -452,8 +453,8 @@ def tensor(value: TensorLike, dtype: Any = None, *, requires_grad: bool = False)
     >>> tensor([1.0, 2.0])
     Tensor([1., 2.], dtype=float32)
     """
-    if isinstance(value, Tensor):
-        array = value.numpy()
+    if isinstance(value, Operators):
+        array = as_tensor(value).numpy()
     else:
         array = np.array(value)
         if dtype is None and not isinstance(value, np.ndarray | np.generic):
@@ -553,7 +554,8 @@ def _common_graph(op: Op, inputs: Sequence[Tensor]) -> Graph | None:
     for item in inputs:
         if not item.is_traced:
             continue
-        assert item.node is not None and item.node.graph is not None
+        assert item.node is not None
+        assert item.node.graph is not None
         if graph is not None and item.node.graph is not graph:
             raise TraceError(f"{op.name} received tensors of two different traces")
         graph = item.node.graph

@@ -82,7 +82,7 @@ def trace(function: Callable[..., Any], *specs: Spec, name: str | None = None) -
     >>> graph
     <Graph f(x: float32(N, 3)), 3 nodes, 0 variables>
     """
-    graph = Graph(name or getattr(function, "__name__", "graph"))
+    graph = Graph(name or str(getattr(function, "__name__", "graph")))
     arguments = [graph.add_input(key, spec) for key, spec in zip(_names(function, len(specs)), specs, strict=True)]
     state = _Trace(graph)
     with state.active():

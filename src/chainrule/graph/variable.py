@@ -48,7 +48,7 @@ class Variable(Operators):
     Tensor([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("_array", "_initial", "_leaf", "grad", "name", "spec", "trainable")
+    __slots__ = ("_array", "_initial", "_leaf", "_trainable", "grad", "name", "spec")
 
     def __init__(
         self,
@@ -68,9 +68,18 @@ class Variable(Operators):
             value = as_tensor(initial)
             self._array, self.spec = value.data, value.spec
         self.name = name
-        self.trainable = trainable
+        self._trainable = trainable
         self.grad: Tensor | None = None
         self._leaf: Tensor | None = None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether gradients and optimizers follow this variable."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable, self._leaf = bool(value), None
 
     @property
     def shape(self) -> Shape:

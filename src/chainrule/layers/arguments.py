@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["positive"]
 
 
-def positive(value: int, what: str, layer: Layer) -> int:
+def positive(value: Any, what: str, layer: Layer) -> int:
     """A positive integer.
 
     Raises:

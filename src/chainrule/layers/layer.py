@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
@@ -83,8 +84,9 @@ class Layer:
         cls._takes_training = "training" in inspect.signature(cls.call).parameters
         _CLASSES[cls.class_key] = cls
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
+        _refuse_unknown(cls, kwargs)
         try:
             bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
         except TypeError as error:
@@ -101,16 +103,16 @@ class Layer:
         trainable: bool = True,
         input_shape: Sequence[int] | None = None,
     ) -> None:
-        if name is not None and (not isinstance(name, str) or not name or "/" in name):
-            raise ConfigError(f"a layer's name is a non-empty string without '/', got {name!r}")
+        check_name(name)
         self._sublayers: dict[str, Layer]
         self.given_name = name
         self.path = name or snake_case(type(self).__name__)
         self.dtype = None if dtype is None else np.dtype(dtype)
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.built = False
-        self._trainable = trainable
+        self._trainable = bool(trainable)
         self._weights: list[Variable] = []
+        self._learned: list[Variable] = []
         self._input_specs: list[Spec] = []
         self._seed = get_seed()
         self.adopted = False
@@ -251,6 +253,8 @@ class Layer:
 
         variable = Variable(first_value, spec, name=f"{self.path}/{name}", trainable=trainable and self._trainable)
         self._weights.append(variable)
+        if trainable:
+            self._learned.append(variable)
         return variable
 
     def _stream(self, variable: Variable) -> str:
@@ -266,6 +270,19 @@ class Layer:
         for layer in self._sublayers.values():
             own.extend(layer.weights)
         return own
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights; setting it freezes or frees this layer and those inside."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for weight in self._learned:
+            weight.trainable = self._trainable
+        for layer in self._sublayers.values():
+            layer.trainable = value
 
     @property
     def trainable_weights(self) -> list[Variable]:
@@ -320,6 +337,30 @@ class Layer:
         return f"<{type(self).__name__} {self.path!r}>"
 
 
+def _refuse_unknown(cls: type[Layer], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a keyword that no constructor on the way to `Layer` names, and offer the nearest that is."""
+    if not cls.__module__.startswith("chainrule."):
+        return  # a class of the user's own may do what it likes with its keywords
+    known = {
+        name for base in cls.__mro__[:-1] for name in inspect.signature(vars(base).get("__init__", cls)).parameters
+    } - {"self", "args", "kwargs"}
+    for name in kwargs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(known))}"
+            raise ConfigError(f"{cls.__name__}: unknown argument {name!r}{hint}")
+
+
+def check_name(name: Any) -> None:
+    """Refuse a name that a path could not hold.
+
+    Raises:
+        ConfigError: it is not None and not a non-empty string without a slash.
+    """
+    if name is not None and (not isinstance(name, str) or not name or "/" in name):
+        raise ConfigError(f"a layer's name is a non-empty string without '/', got {name!r}")
+
+
 def layer_class(key: str) -> type[Layer]:
     """The layer class that a model file calls by this name.
 
@@ -352,7 +393,7 @@ def numbered_names(layers: Sequence[Layer]) -> list[str]:
     Raises:
         ConfigError: a name stands twice.
     """
-    fixed = [layer.path if layer.adopted else layer.given_name for layer in layers]
+    fixed = [layer.name if layer.adopted else layer.given_name for layer in layers]
     for name in fixed:
         if name is not None and fixed.count(name) > 1:
             raise ConfigError(f"two layers are named {name!r}; names must be unique in a model")

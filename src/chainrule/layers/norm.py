@@ -76,7 +76,7 @@ class BatchNormalization(Layer):
         mean, variance = self.moving_mean, self.moving_variance
         scale = self.gamma if self.gamma is not None else _filled(mean, 1.0)
         shift = self.beta if self.beta is not None else _filled(mean, 0.0)
-        if not (training and self._trainable):
+        if not (training and self.trainable):
             return ops.batch_norm_inference(x, scale, shift, mean, variance, self.epsilon)
         y, batch_mean, batch_variance = ops.batch_norm(x, scale, shift, self.epsilon)
         for moving, batch in ((mean, batch_mean), (variance, batch_variance)):

@@ -55,6 +55,13 @@ class Functional(Model):
                         f"layer {call.layer.path!r} reads the input {symbol!r}, which is not among the model's inputs"
                     )
 
+    def _check_trainable(self) -> None:
+        if len(self.inputs) > 1 or len(self.outputs) > 1:
+            raise ConfigError(
+                f"fit trains models with one input and one output; {self.name!r} has {len(self.inputs)} and "
+                f"{len(self.outputs)}; write its loop with cr.gradients or loss.backward()"
+            )
+
     def call(self, inputs: Any) -> Any:
         given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
         if len(given) != len(self.inputs):

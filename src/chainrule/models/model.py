@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,14 +38,18 @@ class Model(Layer):
     31
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls is Model and (args or "inputs" in kwargs):
             from chainrule.models.functional import Functional
 
-            return Layer.__new__(Functional, *args, **kwargs)
-        return Layer.__new__(cls, *args, **kwargs)
+            cls = Functional  # type: ignore[assignment]
+        return super().__new__(cls, *args, **kwargs)
 
-    def __init__(self, *, name: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, inputs: Any = None, outputs: Any = None, *, name: str | None = None, **kwargs: Any) -> None:
+        if inputs is not None or outputs is not None:
+            raise ConfigError(
+                f"{type(self).__name__} is a subclass with its own call(); inputs and outputs are for cr.Model itself"
+            )
         super().__init__(name=name, **kwargs)
         self._objective: Objective | None = None
         self._trainer: Trainer | None = None
@@ -84,11 +88,6 @@ class Model(Layer):
     def _child_path(self, name: str) -> str:
         return f"{self.path}/{name}" if self.adopted else name
 
-    def adopt(self, path: str) -> None:
-        super().adopt(path)
-        for layer in self._sublayers.values():
-            layer.adopt(f"{path}/{layer.name}")
-
     def _cast_input(self, x: Tensor, spec: Spec) -> Tensor:
         """The input in the model's dtype, its shape checked against the `Input`."""
         if x.ndim != spec.rank or x.shape[1:] != spec.shape[1:]:
@@ -118,6 +117,7 @@ class Model(Layer):
         """
         if loss is None:
             raise ConfigError("compile needs a loss, such as 'sparse_categorical_crossentropy'")
+        self._check_trainable()
         if isinstance(metrics, str):
             metrics = [metrics]
         chosen = get_loss(loss)
@@ -127,6 +127,9 @@ class Model(Layer):
             raise ConfigError(f"metrics need distinct names, got {', '.join(names)}")
         self._objective = Objective(chosen, found, get_optimizer(optimizer), Mean("loss"))
         self._trainer = Trainer(self, self._objective)
+
+    def _check_trainable(self) -> None:
+        """Refuse, before anything else, an architecture that `fit` cannot train."""
 
     @property
     def objective(self) -> Objective:

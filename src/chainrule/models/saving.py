@@ -5,9 +5,7 @@ Nothing in the file is code.  A checksum over the weights tells a damaged file f
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +97,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file")
     try:
-        with safe_open(str(path), framework="numpy") as file:  # type: ignore[no-untyped-call]
+        with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
@@ -126,6 +124,8 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _digest(arrays: dict[str, Array]) -> str:
+    import hashlib  # costs 10 ms that `import chainrule` need not pay
+
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -218,7 +218,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, Callable):  # type: ignore[arg-type]
+    if callable(value):
         return activation_name(value)
     return value
 
@@ -237,7 +237,7 @@ def rebuild(config: dict[str, Any]) -> Layer:
     layers = {entry["name"]: _rebuild_named(entry) for entry in config["layers"]}
     results: list[Symbol] = []
 
-    def symbol(reference: list[Any]) -> Symbol:
+    def symbol(reference: list[Any]) -> Any:
         kind, number = reference
         return inputs[number] if kind == "input" else results[number]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chainrule.errors import ConfigError
-from chainrule.graph.dims import bind, format_shape
+from chainrule.graph.dims import bind_size, format_shape
 from chainrule.graph.trace import trace
 from chainrule.layers.layer import observed_outputs
 
@@ -30,9 +30,9 @@ def summarise(model: Model) -> str:
         graph = trace(lambda x: model(x, training=False), model.input_spec, name=model.name)
     flops: Counter[str] = Counter()
     for node in graph.nodes:
-        flops[node.provenance.layer] += bind(node.flops(), 1)
+        flops[node.provenance.layer] += bind_size(node.flops(), 1)
     shapes = {layer.path: spec for layer, spec in seen}
-    rows = [("layer", "kind", "output", "parameters", "FLOPs")]
+    rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "FLOPs")]
     rows.append(("input", "Input", format_shape(model.input_spec.shape), "0", "0"))
     for layer in model.layers:
         spec = shapes.get(layer.path)

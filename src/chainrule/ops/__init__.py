@@ -1,115 +1,81 @@
-"""The ops: one room per family, each with formula, shape rule, NumPy rule, gradients and test cases."""
+"""The ops: one room per family, each with formula, shape rule, NumPy rule, gradients and test cases.
 
-from chainrule.ops.activation import elu, gelu, leaky_relu, prelu, relu, sigmoid, silu, softplus, tanh
-from chainrule.ops.arithmetic import add, divide, multiply, negative, power, subtract
-from chainrule.ops.broadcast import broadcast_to, element_count, sum_to
-from chainrule.ops.comparison import (
-    equal,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    logical_and,
-    logical_not,
-    logical_or,
-    not_equal,
-    where,
-)
-from chainrule.ops.conv import conv2d, conv2d_input_grad, conv2d_kernel_grad
-from chainrule.ops.dropout import dropout
-from chainrule.ops.exponential import erf, exp, log, sqrt
-from chainrule.ops.extremum import abs, clip, maximum, minimum, sign
-from chainrule.ops.indexing import gather, one_hot, scatter_add
-from chainrule.ops.linear import dense, matmul
-from chainrule.ops.norm import batch_norm, batch_norm_inference
-from chainrule.ops.pool import avg_pool2d, avg_unpool2d, max_pool2d, max_pool2d_gather, max_unpool2d
-from chainrule.ops.random import (
-    random_bernoulli,
-    random_bits,
-    random_normal,
-    random_permutation,
-    random_uniform,
-)
-from chainrule.ops.reduce import argmax, first_max_mask, max, mean, sum, var
-from chainrule.ops.shape import concat, expand_dims, pad, reshape, slice, squeeze, transpose
-from chainrule.ops.softmax import log_softmax, softmax
-from chainrule.ops.structure import cast, identity, stop_gradient
+One line exports one op.
+"""
 
-__all__ = [
-    "abs",
-    "add",
-    "argmax",
-    "avg_pool2d",
-    "avg_unpool2d",
-    "batch_norm",
-    "batch_norm_inference",
-    "broadcast_to",
-    "cast",
-    "clip",
-    "concat",
-    "conv2d",
-    "conv2d_input_grad",
-    "conv2d_kernel_grad",
-    "dense",
-    "divide",
-    "dropout",
-    "element_count",
-    "elu",
-    "equal",
-    "erf",
-    "exp",
-    "expand_dims",
-    "first_max_mask",
-    "gather",
-    "gelu",
-    "greater",
-    "greater_equal",
-    "identity",
-    "leaky_relu",
-    "less",
-    "less_equal",
-    "log",
-    "log_softmax",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "matmul",
-    "max",
-    "max_pool2d",
-    "max_pool2d_gather",
-    "max_unpool2d",
-    "maximum",
-    "mean",
-    "minimum",
-    "multiply",
-    "negative",
-    "not_equal",
-    "one_hot",
-    "pad",
-    "power",
-    "prelu",
-    "random_bernoulli",
-    "random_bits",
-    "random_normal",
-    "random_permutation",
-    "random_uniform",
-    "relu",
-    "reshape",
-    "scatter_add",
-    "sigmoid",
-    "sign",
-    "silu",
-    "slice",
-    "softmax",
-    "softplus",
-    "sqrt",
-    "squeeze",
-    "stop_gradient",
-    "subtract",
-    "sum",
-    "sum_to",
-    "tanh",
-    "transpose",
-    "var",
-    "where",
-]
+from chainrule.ops.activation import elu as elu
+from chainrule.ops.activation import gelu as gelu
+from chainrule.ops.activation import leaky_relu as leaky_relu
+from chainrule.ops.activation import prelu as prelu
+from chainrule.ops.activation import relu as relu
+from chainrule.ops.activation import sigmoid as sigmoid
+from chainrule.ops.activation import silu as silu
+from chainrule.ops.activation import softplus as softplus
+from chainrule.ops.activation import tanh as tanh
+from chainrule.ops.arithmetic import add as add
+from chainrule.ops.arithmetic import divide as divide
+from chainrule.ops.arithmetic import multiply as multiply
+from chainrule.ops.arithmetic import negative as negative
+from chainrule.ops.arithmetic import power as power
+from chainrule.ops.arithmetic import subtract as subtract
+from chainrule.ops.broadcast import broadcast_to as broadcast_to
+from chainrule.ops.broadcast import element_count as element_count
+from chainrule.ops.broadcast import sum_to as sum_to
+from chainrule.ops.comparison import equal as equal
+from chainrule.ops.comparison import greater as greater
+from chainrule.ops.comparison import greater_equal as greater_equal
+from chainrule.ops.comparison import less as less
+from chainrule.ops.comparison import less_equal as less_equal
+from chainrule.ops.comparison import logical_and as logical_and
+from chainrule.ops.comparison import logical_not as logical_not
+from chainrule.ops.comparison import logical_or as logical_or
+from chainrule.ops.comparison import not_equal as not_equal
+from chainrule.ops.comparison import where as where
+from chainrule.ops.conv import conv2d as conv2d
+from chainrule.ops.conv import conv2d_input_grad as conv2d_input_grad
+from chainrule.ops.conv import conv2d_kernel_grad as conv2d_kernel_grad
+from chainrule.ops.dropout import dropout as dropout
+from chainrule.ops.exponential import erf as erf
+from chainrule.ops.exponential import exp as exp
+from chainrule.ops.exponential import log as log
+from chainrule.ops.exponential import sqrt as sqrt
+from chainrule.ops.extremum import abs as abs
+from chainrule.ops.extremum import clip as clip
+from chainrule.ops.extremum import maximum as maximum
+from chainrule.ops.extremum import minimum as minimum
+from chainrule.ops.extremum import sign as sign
+from chainrule.ops.indexing import gather as gather
+from chainrule.ops.indexing import one_hot as one_hot
+from chainrule.ops.indexing import scatter_add as scatter_add
+from chainrule.ops.linear import dense as dense
+from chainrule.ops.linear import matmul as matmul
+from chainrule.ops.norm import batch_norm as batch_norm
+from chainrule.ops.norm import batch_norm_inference as batch_norm_inference
+from chainrule.ops.pool import avg_pool2d as avg_pool2d
+from chainrule.ops.pool import avg_unpool2d as avg_unpool2d
+from chainrule.ops.pool import max_pool2d as max_pool2d
+from chainrule.ops.pool import max_pool2d_gather as max_pool2d_gather
+from chainrule.ops.pool import max_unpool2d as max_unpool2d
+from chainrule.ops.random import random_bernoulli as random_bernoulli
+from chainrule.ops.random import random_bits as random_bits
+from chainrule.ops.random import random_normal as random_normal
+from chainrule.ops.random import random_permutation as random_permutation
+from chainrule.ops.random import random_uniform as random_uniform
+from chainrule.ops.reduce import argmax as argmax
+from chainrule.ops.reduce import first_max_mask as first_max_mask
+from chainrule.ops.reduce import max as max
+from chainrule.ops.reduce import mean as mean
+from chainrule.ops.reduce import sum as sum
+from chainrule.ops.reduce import var as var
+from chainrule.ops.shape import concat as concat
+from chainrule.ops.shape import expand_dims as expand_dims
+from chainrule.ops.shape import pad as pad
+from chainrule.ops.shape import reshape as reshape
+from chainrule.ops.shape import slice as slice
+from chainrule.ops.shape import squeeze as squeeze
+from chainrule.ops.shape import transpose as transpose
+from chainrule.ops.softmax import log_softmax as log_softmax
+from chainrule.ops.softmax import softmax as softmax
+from chainrule.ops.structure import cast as cast
+from chainrule.ops.structure import identity as identity
+from chainrule.ops.structure import stop_gradient as stop_gradient

@@ -36,7 +36,7 @@ def pair(value: int | Sequence[int], what: str, minimum: int = 1) -> Pair:
     Raises:
         ConfigError: not one or two integers of at least `minimum`.
     """
-    values = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    values: tuple[Any, ...] = (value, value) if isinstance(value, int | np.integer) else tuple(value)
     if len(values) != 2 or not all(isinstance(v, int | np.integer) and v >= minimum for v in values):
         raise ConfigError(f"{what} must be an integer or a pair of integers >= {minimum}, got {value!r}")
     return int(values[0]), int(values[1])

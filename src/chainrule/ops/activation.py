@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.graph.cases import Arg, case, convention
+from chainrule.errors import ShapeError
+from chainrule.graph.cases import Arg, Case, case, convention
 from chainrule.graph.op import Array, Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
 from chainrule.ops._rules import broadcast, require_float, same_shape
 from chainrule.ops.broadcast import unbroadcast
 from chainrule.ops.comparison import where
-from chainrule.ops.exponential import erf, exp
+from chainrule.ops.exponential import ERF, erf, exp
 
 __all__ = [
     "elu",
@@ -149,12 +150,11 @@ def _sigmoid_reference(x: Array) -> Array:
 
 def _gelu_reference(x: Array, *, approximate: bool) -> Array:
     if approximate:
-        inner = np.tanh(_GELU_TANH * (x + _GELU_CUBIC * (x * x * x)))
+        inner: Array = np.tanh(_GELU_TANH * (x + _GELU_CUBIC * (x * x * x)))
     else:
-        from chainrule.ops.exponential import ERF
-
         (inner,) = ERF.evaluate([x / math.sqrt(2)], {})
-    return 0.5 * x * (1 + inner)
+    result: Array = 0.5 * x * (1 + inner)
+    return result
 
 
 def _relu_reference(x: Array) -> Array:
@@ -185,8 +185,6 @@ def _prelu_spec(x: Spec, slope: Spec) -> Spec:
     require_float(x, slope)
     result = broadcast(x, slope)
     if result.shape != x.shape:
-        from chainrule.errors import ShapeError
-
         raise ShapeError(f"the slope {slope} does not broadcast to the input {x}")
     return result
 
@@ -312,17 +310,20 @@ ELU = register(
 )
 
 
-def _smooth(name: str, function: Any, reference: Any, vjp: Any, flops: int, **attrs: bool) -> Op:
-    cases = (case((2, 5), **attrs), case(Arg((3,), -6.0, 6.0), **attrs))
-    if attrs:
-        cases += (case((2, 5), **{key: not value for key, value in attrs.items()}),)
+def _smooth_cases(**attrs: Any) -> tuple[Case, ...]:
+    return case((2, 5), **attrs), case(Arg((3,), -6.0, 6.0), **attrs)
+
+
+def _smooth(name: str, function: Any, reference: Any, vjp: Any, flops: int, cases: tuple[Case, ...]) -> Op:
     return register(
         Op(name, function, same_shape, reference, vjp, per_element(flops), traits=_ELEMENTWISE, cases=cases)
     )
 
 
-GELU = _smooth("gelu", gelu, _gelu_reference, _gelu_vjp, 24, approximate=False)
-SILU = _smooth("silu", silu, _silu_reference, _silu_vjp, 13)
-SOFTPLUS = _smooth("softplus", softplus, _softplus_reference, _softplus_vjp, 20)
-SIGMOID = _smooth("sigmoid", sigmoid, _sigmoid_reference, _sigmoid_vjp, 12)
-TANH = _smooth("tanh", tanh, np.tanh, _tanh_vjp, 12)
+GELU = _smooth(
+    "gelu", gelu, _gelu_reference, _gelu_vjp, 24, _smooth_cases(approximate=False) + _smooth_cases(approximate=True)
+)
+SILU = _smooth("silu", silu, _silu_reference, _silu_vjp, 13, _smooth_cases())
+SOFTPLUS = _smooth("softplus", softplus, _softplus_reference, _softplus_vjp, 20, _smooth_cases())
+SIGMOID = _smooth("sigmoid", sigmoid, _sigmoid_reference, _sigmoid_vjp, 12, _smooth_cases())
+TANH = _smooth("tanh", tanh, np.tanh, _tanh_vjp, 12, _smooth_cases())

@@ -90,7 +90,8 @@ def _sum_to_reference(x: Array, *, shape: tuple[int, ...]) -> Array:
     axes = tuple(range(extra)) + tuple(
         extra + i for i, size in enumerate(shape) if size == 1 and x.shape[extra + i] != 1
     )
-    return x.sum(axis=axes, dtype=np.float64).astype(x.dtype).reshape(shape)
+    total: Array = x.sum(axis=axes, dtype=np.float64)
+    return total.astype(x.dtype).reshape(shape)
 
 
 def _sum_to_vjp(node: Node, g: Tensor) -> tuple[Tensor]:

@@ -42,42 +42,82 @@ def equal(a: Any, b: Any) -> Tensor:
 
 
 def not_equal(a: Any, b: Any) -> Tensor:
-    """``a != b`` as bool; True where either is NaN.  Gradient: zero."""
+    """``a != b`` as bool; True where either is NaN.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (cr.tensor([1.0, 2.0]) != 2).numpy().tolist()
+    [True, False]
+    """
     return apply(NOT_EQUAL, *lift(a, b))
 
 
 def less(a: Any, b: Any) -> Tensor:
-    """``a < b`` as bool.  Gradient: zero."""
+    """``a < b`` as bool.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (cr.tensor([1.0, 2.0]) < 2).numpy().tolist()
+    [True, False]
+    """
     return apply(LESS, *lift(a, b))
 
 
 def less_equal(a: Any, b: Any) -> Tensor:
-    """``a <= b`` as bool.  Gradient: zero."""
+    """``a <= b`` as bool.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (cr.tensor([1.0, 2.0]) <= 2).numpy().tolist()
+    [True, True]
+    """
     return apply(LESS_EQUAL, *lift(a, b))
 
 
 def greater(a: Any, b: Any) -> Tensor:
-    """``a > b`` as bool.  Gradient: zero."""
+    """``a > b`` as bool.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (cr.tensor([1.0, 2.0]) > 2).numpy().tolist()
+    [False, False]
+    """
     return apply(GREATER, *lift(a, b))
 
 
 def greater_equal(a: Any, b: Any) -> Tensor:
-    """``a >= b`` as bool.  Gradient: zero."""
+    """``a >= b`` as bool.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (cr.tensor([1.0, 2.0]) >= 2).numpy().tolist()
+    [False, True]
+    """
     return apply(GREATER_EQUAL, *lift(a, b))
 
 
 def logical_and(a: Any, b: Any) -> Tensor:
-    """``a and b`` of bool tensors.  Gradient: zero."""
+    """``a and b`` of bool tensors.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (cr.tensor([True, False]) & cr.tensor([False, False])).numpy().tolist()
+    [False, False]
+    """
     return apply(LOGICAL_AND, *lift(a, b))
 
 
 def logical_or(a: Any, b: Any) -> Tensor:
-    """``a or b`` of bool tensors.  Gradient: zero."""
+    """``a or b`` of bool tensors.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (cr.tensor([True, False]) | cr.tensor([False, False])).numpy().tolist()
+    [True, False]
+    """
     return apply(LOGICAL_OR, *lift(a, b))
 
 
 def logical_not(x: Any) -> Tensor:
-    """``not x`` of a bool tensor.  Gradient: zero."""
+    """``not x`` of a bool tensor.  Gradient: zero.
+
+    >>> import chainrule as cr
+    >>> (~cr.tensor([True, False])).numpy().tolist()
+    [False, True]
+    """
     return apply(LOGICAL_NOT, as_tensor(x))
 
 

@@ -35,8 +35,8 @@ def dropout(x: Any, rate: float, *, seed: Any, time: Any, first_row: Any, stream
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"a dropout rate lies in [0, 1), got {rate}")
-    x = as_tensor(x)
+    values = as_tensor(x)
     if rate == 0:
-        return x
-    mask = random_bernoulli(seed, time, first_row, shape=x.shape, stream=stream, probability=1 - rate)
-    return where(mask, x * (1 / (1 - rate)), 0)
+        return values
+    mask = random_bernoulli(seed, time, first_row, shape=values.shape, stream=stream, probability=1 - rate)
+    return where(mask, values * (1 / (1 - rate)), 0)

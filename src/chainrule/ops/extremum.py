@@ -134,12 +134,14 @@ MAXIMUM = register(
         cases=_APART,
         conventions=(
             convention(
-                "maximum: a tie goes to the first operand", [[1.0, 2.0], [1.0, 3.0]], [5.0, 7.0],
+                "maximum: a tie goes to the first operand",
+                [[1.0, 2.0], [1.0, 3.0]],
+                [5.0, 7.0],
                 [[5.0, 0.0], [0.0, 7.0]],
             ),
         ),
     )
-)  # fmt: skip
+)
 MINIMUM = register(
     Op(
         "minimum",
@@ -152,12 +154,14 @@ MINIMUM = register(
         cases=_APART,
         conventions=(
             convention(
-                "minimum: a tie goes to the first operand", [[1.0, 4.0], [1.0, 3.0]], [5.0, 7.0],
+                "minimum: a tie goes to the first operand",
+                [[1.0, 4.0], [1.0, 3.0]],
+                [5.0, 7.0],
                 [[5.0, 0.0], [0.0, 7.0]],
             ),
         ),
     )
-)  # fmt: skip
+)
 CLIP = register(
     Op(
         "clip",
@@ -170,12 +174,16 @@ CLIP = register(
         cases=(case(Arg((2, 5), avoid=(-0.5, 1.0)), low=-0.5, high=1.0),),
         conventions=(
             convention(
-                "clip: the gradient passes at both borders", [[-1.0, 0.0, 0.5, 1.0, 2.0]], [2.0] * 5,
-                [[0.0, 2.0, 2.0, 2.0, 0.0]], low=0.0, high=1.0,
+                "clip: the gradient passes at both borders",
+                [[-1.0, 0.0, 0.5, 1.0, 2.0]],
+                [2.0] * 5,
+                [[0.0, 2.0, 2.0, 2.0, 0.0]],
+                low=0.0,
+                high=1.0,
             ),
         ),
     )
-)  # fmt: skip
+)
 ABS = register(
     Op(
         "abs",
@@ -188,7 +196,7 @@ ABS = register(
         cases=(case(_OFF_ZERO),),
         conventions=(convention("abs: the gradient at 0 is 0", [[-2.0, 0.0, 3.0]], [1.0] * 3, [[-1.0, 0.0, 1.0]]),),
     )
-)  # fmt: skip
+)
 SIGN = register(
     Op(
         "sign",

@@ -81,7 +81,8 @@ def _gather_spec(x: Spec, indices: Spec, *, axis: int) -> Spec:
 
 def _gather_reference(x: Array, indices: Array, *, axis: int) -> Array:
     _check_range(indices, x.shape[axis], "gather")
-    return np.take(x, indices, axis=axis)
+    result: Array = np.take(x, indices, axis=axis)
+    return result
 
 
 def _check_range(indices: Array, size: int, what: str) -> None:
@@ -129,7 +130,8 @@ def _one_hot_spec(indices: Spec, *, classes: int, dtype: str) -> Spec:
 
 
 def _one_hot_reference(indices: Array, *, classes: int, dtype: str) -> Array:
-    return (indices[..., None] == np.arange(classes)).astype(dtype)
+    hits: Array = indices[..., None] == np.arange(classes)
+    return hits.astype(dtype)
 
 
 def _update_size(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: object) -> Size:

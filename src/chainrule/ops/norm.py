@@ -112,7 +112,8 @@ def _training_reference(x: Array, scale: Array, shift: Array, *, epsilon: float)
 
 def _inference_reference(x: Array, scale: Array, shift: Array, mean: Array, var: Array, *, epsilon: float) -> Array:
     factor = scale / np.sqrt(var + x.dtype.type(epsilon))
-    return (x - mean) * factor + shift
+    result: Array = (x - mean) * factor + shift
+    return result
 
 
 def _training_vjp(

@@ -14,7 +14,7 @@ import numpy as np
 
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case, convention
-from chainrule.graph.dims import Shape, Size, format_shape
+from chainrule.graph.dims import Shape, Size, bind_shape, format_shape
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, apply_all, as_tensor, lift
 from chainrule.ops._rules import require_float
@@ -320,7 +320,8 @@ def _avg_unpool_vjp(node: Node, dx: Tensor) -> tuple[Tensor]:
 
 
 def _pool_flops(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Any) -> Size:
-    return outputs[0].size * (attrs["size"][0] * attrs["size"][1])
+    height, width = attrs["size"]
+    return outputs[0].size * int(height * width)
 
 
 def _unpool_flops(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Any) -> Size:
@@ -328,7 +329,7 @@ def _unpool_flops(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Any) -
 
 
 _NONE = ((0, 0), (0, 0))
-_WINDOWS: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
+_WINDOWS: tuple[tuple[str, tuple[int, ...], dict[str, Any]], ...] = (
     ("plain", (2, 4, 6, 2), {"size": (2, 2), "stride": (2, 2), "pads": _NONE}),
     ("left over", (1, 5, 5, 2), {"size": (2, 2), "stride": (2, 2), "pads": _NONE}),
     ("overlapping", (1, 5, 6, 2), {"size": (3, 3), "stride": (2, 2), "pads": _NONE}),
@@ -339,24 +340,17 @@ _WINDOWS: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
 )
 
 
-def _pooled(shape: Shape, window: dict[str, Any]) -> Shape:
-    return _pool_spec(Spec(shape, np.dtype("float64")), **window).shape
+def _pooled(shape: tuple[int, ...], window: dict[str, Any]) -> tuple[int, ...]:
+    return bind_shape(_pool_spec(Spec(shape, np.dtype("float64")), **window).shape, 0)
 
 
-def _positions(shape: Shape, window: dict[str, Any]) -> Array:
+def _positions(shape: tuple[int, ...], window: dict[str, Any]) -> Array:
     """Positions that a real maximum takes, from fixed distinct values."""
-    values = np.random.Generator(np.random.PCG64(7)).permutation(int(np.prod(shape))).astype(np.float64)
-    return _max_pool_reference(values.reshape(shape), **window)[1]
+    values = np.arange(1, int(np.prod(shape)) + 1) * 7919 % 10007  # distinct, since 10007 is prime
+    return _max_pool_reference(values.astype(np.float64).reshape(shape), **window)[1]
 
 
-def _averages(arrange: Any) -> tuple[Any, ...]:
-    return tuple(
-        case(arrange(x, window), name=name, count_padding=counted, **extra, **window)
-        for name, x, window in _WINDOWS
-        for counted in (False, True)
-        for extra in ([{"input_shape": x}] if arrange is _pooled else [{}])
-    )
-
+_COUNTED = [(window, counted) for window in _WINDOWS for counted in (False, True)]
 
 _TRAITS = frozenset({Trait.PER_SAMPLE, Trait.REDUCTION})
 _LINEAR = frozenset({Trait.PER_SAMPLE, Trait.LINEAR})
@@ -421,7 +415,7 @@ AVG_POOL2D = register(
         _avg_pool_vjp,
         _pool_flops,
         traits=_LINEAR | {Trait.REDUCTION},
-        cases=_averages(lambda x, window: x),
+        cases=tuple(case(x, name=name, count_padding=counted, **window) for (name, x, window), counted in _COUNTED),
     )
 )
 AVG_UNPOOL2D = register(
@@ -433,6 +427,9 @@ AVG_UNPOOL2D = register(
         _avg_unpool_vjp,
         _pool_flops,
         traits=_LINEAR,
-        cases=_averages(_pooled),
+        cases=tuple(
+            case(_pooled(x, window), name=name, input_shape=x, count_padding=counted, **window)
+            for (name, x, window), counted in _COUNTED
+        ),
     )
 )

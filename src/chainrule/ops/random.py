@@ -84,7 +84,7 @@ def random_uniform(
 
     >>> import chainrule as cr
     >>> cr.ops.random_uniform(*cr.random.words(0), shape=(1, 1), stream=0).item()
-    0.3990461826324463
+    0.3990464210510254
     """
     return _draw(RANDOM_UNIFORM, seed, time, first_row, shape=shape, stream=stream, dtype=dtype)
 

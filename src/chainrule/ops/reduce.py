@@ -172,7 +172,7 @@ def _argmax_spec(x: Spec, *, axis: int) -> Spec:
 
 
 def _argmax_reference(x: Array, *, axis: int) -> Array:
-    return np.argmax(x, axis=axis).astype(np.int32)
+    return np.asarray(np.argmax(x, axis=axis)).astype(np.int32)
 
 
 def _mask_spec(x: Spec, *, axes: tuple[int, ...]) -> Spec:

@@ -300,7 +300,10 @@ def getitem(x: Any, index: Any) -> Tensor:
 
         return gather(x, index, axis=0)
     entries = list(index) if isinstance(index, tuple) else [index]
-    starts, stops, steps, shape = [], [], [], []
+    starts: list[int] = []
+    stops: list[Size] = []
+    steps: list[int] = []
+    shape: list[Size] = []
     axis = 0
     for entry in _without_ellipsis(entries, x):
         if entry is None:
@@ -361,7 +364,7 @@ def _symbolic_bounds(entry: Any, size: Dim) -> tuple[int, Size, int]:
     )
 
 
-Operators.__getitem__ = getitem  # type: ignore[method-assign,assignment]
+Operators.__getitem__ = getitem  # type: ignore[method-assign]
 
 _MOVES = frozenset({Trait.DATA_MOVEMENT, Trait.LINEAR})
 

@@ -6,7 +6,7 @@ An update is written with ops and runs eagerly or inside a traced step alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Optimizer:
         iterations: how many steps were taken.
     """
 
-    slots: ClassVar[tuple[str, ...]] = ()
+    slots: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -49,7 +49,7 @@ class Optimizer:
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
+    def learning_rate(self, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not value >= 0:
             raise ConfigError(f"{type(self).__name__}: a learning rate is a number >= 0, got {value!r}")
         self._learning_rate = float(value)
@@ -123,7 +123,7 @@ def _zeros(spec: Spec) -> Any:
     return np.zeros(spec.shape, spec.dtype)
 
 
-def in_unit_interval(value: float, what: str) -> float:
+def in_unit_interval(value: Any, what: str) -> float:
     """A decay rate.
 
     Raises:

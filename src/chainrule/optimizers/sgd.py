@@ -28,14 +28,11 @@ class SGD(Optimizer):
     0.9
     """
 
-    slots = ("velocity",)
-
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
         self.momentum = in_unit_interval(momentum, "SGD: momentum")
         self.nesterov = bool(nesterov)
-        if not self.momentum:
-            self.slots = ()  # type: ignore[misc]
+        self.slots = ("velocity",) if self.momentum else ()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

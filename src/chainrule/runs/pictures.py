@@ -219,14 +219,14 @@ def _accuracy(counts: NDArray[Any]) -> str:
 @contextlib.contextmanager
 def _drawing() -> Iterator[None]:
     """Use matplotlib's own defaults, and behind its font those with Chinese characters."""
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib import font_manager
 
     installed = set(font_manager.fontManager.get_font_names())
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
         fonts = ["DejaVu Sans", *(font for font in _CJK_FONTS if font in installed)]
-        matplotlib.rcParams["font.family"] = fonts
+        mpl.rcParams["font.family"] = fonts
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield
 

@@ -170,12 +170,13 @@ class Trainer:
         output = self._output(x)
         return x, prepared_targets(y, x, output.shape, self.objective.loss, y_name)
 
-    def _held_out(self, data: tuple[Any, Any] | None) -> tuple[Array, Array] | None:
+    def _held_out(self, data: Any) -> tuple[Array, Array] | None:
         if data is None:
             return None
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise ConfigError("validation_data is a pair (x, y)")
-        return self._checked(*data, "validation x", "validation y")
+        x, y = data
+        return self._checked(x, y, "validation x", "validation y")
 
     def _output(self, x: Array) -> Spec:
         graph = trace(lambda batch: self.model(batch), _spec(x), name="predict")
@@ -218,7 +219,7 @@ def _split(x: Array, y: Array, fraction: float) -> tuple[Array, Array, tuple[Arr
     return x[:kept], y[:kept], (x[kept:], y[kept:])
 
 
-def _positive(value: int, what: str) -> None:
+def _positive(value: Any, what: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(f"{what} must be a positive integer, got {value!r}")
 

@@ -1,0 +1,80 @@
+"""Files of images without labels: NumPy's ``.npy`` and ``.npz``, and idx."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule.data import read_idx
+from chainrule.errors import DataError
+
+__all__ = ["read_images"]
+
+_NPY, _ZIP = b"\x93NUMPY", b"PK"
+_PREFERRED = ("x_test", "x", "images")  # names of the array that is meant, where an archive holds several
+
+# What NumPy raises on a damaged file.
+_DAMAGE = (
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_images(path: str) -> NDArray[Any]:
+    """The images in a file, told by its content.
+
+    Args:
+        path: an ``.npy`` file, an ``.npz`` archive (its array ``x_test``, ``x`` or ``images``, or its only
+            one), or an idx file, plain or gzip-compressed.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or holds something else.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(len(_NPY))
+            file.seek(0)
+            if start == _NPY or start.startswith(_ZIP):
+                return _read_numpy(file, path)
+    except OSError as error:
+        raise DataError(f"'{path}': cannot be read ({error.strerror or error}); expected a file of images") from error
+    return read_idx(path)
+
+
+def _read_numpy(file: IO[bytes], path: str) -> NDArray[Any]:
+    try:
+        content = np.load(file, allow_pickle=False)
+        return content if isinstance(content, np.ndarray) else content[_chosen(content.files, path)]
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(
+            f"'{path}': the file is truncated, corrupted or holds no plain numbers ({error}); "
+            "expected images as numpy.save or numpy.savez writes them"
+        ) from error
+
+
+def _chosen(names: list[str], path: str) -> str:
+    for name in _PREFERRED:
+        if name in names:
+            return name
+    if len(names) == 1:
+        return names[0]
+    raise DataError(
+        f"'{path}': the archive holds {', '.join(names) or 'no arrays'}; expected one array, "
+        f"or one that is named {', '.join(_PREFERRED)}"
+    )

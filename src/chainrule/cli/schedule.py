@@ -1,0 +1,43 @@
+"""How the learning rate changes while `train` runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from chainrule.callbacks import Callback
+
+__all__ = ["SCHEDULES", "callbacks_for"]
+
+SCHEDULES = ("constant", "cosine")
+
+
+class _CosineDecay(Callback):
+    """``rate(t) = rate / 2 * (1 + cos(pi t / T))`` before step t of T: from the full rate to almost none.
+
+    The optimizer gets its own rate back at the end, so that the saved model can be trained on.
+
+    Source: Loshchilov and Hutter, ICLR 2017, without restarts.
+    """
+
+    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
+        self._rate = self.model.optimizer.learning_rate
+        self._taken, self._total = 0, plan["epochs"] * plan["steps"]
+
+    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
+        self._taken += 1
+        share = self._taken / self._total
+        self.model.optimizer.learning_rate = self._rate / 2 * (1 + math.cos(math.pi * share))
+
+    def on_train_end(self) -> None:
+        self.model.optimizer.learning_rate = self._rate
+
+
+def callbacks_for(schedule: str) -> list[Callback]:
+    """The callbacks that follow a schedule from `SCHEDULES`.
+
+    >>> callbacks_for("constant")
+    []
+    """
+    return [_CosineDecay()] if schedule == "cosine" else []
