@@ -53,3 +53,41 @@ def test_decisions_are_listed() -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     for page in folder.glob("0*.md"):
         assert f"({page.name})" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_readme_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples as they stand, the first with fewer epochs."""
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(first.splitlines()) == 15
+    assert "epochs=10" in first
+    scope: dict[str, object] = {}
+    exec(first.replace("epochs=10", "epochs=1") + second, scope)
+    assert (tmp_path / "digits.safetensors").is_file()
+    assert str(scope["x"].grad) == "Tensor([[1., 0.]], dtype=float32)"  # type: ignore[attr-defined]
+
+
+def test_the_two_readmes_say_the_same() -> None:
+    """Same code, same numbers, same sections."""
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
+    blocks = [re.findall(r"```.*?```", re.sub(r"#.*", "", page), flags=re.DOTALL) for page in pages]
+    assert blocks[0] == blocks[1]
+    assert pages[0].count("\n## ") == pages[1].count("\n## ")
+
+
+def test_the_picture_is_what_the_script_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    script = ROOT / "docs/images/make_pictures.py"
+    spec = importlib.util.spec_from_file_location("make_pictures", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    module.training_step()
+    assert (tmp_path / "step.svg").read_text(encoding="utf-8") == (ROOT / "docs/images/step.svg").read_text(
+        encoding="utf-8"
+    )

@@ -143,7 +143,8 @@ def _walk(outputs: Sequence[Tensor], seeds: Sequence[Tensor], targets: set[Hasha
             continue
         for item, contribution in zip(node.inputs, _pull_back(node, arrived), strict=True):
             if contribution is not None:
-                _accumulate(cotangents, item.key, contribution)
+                with scope(layer=_layer_of_sum(item, node), phase="backward"):
+                    _accumulate(cotangents, item.key, contribution)
         for key in keys:
             if key not in targets:
                 cotangents.pop(key, None)
@@ -153,6 +154,12 @@ def _walk(outputs: Sequence[Tensor], seeds: Sequence[Tensor], targets: set[Hasha
 def _accumulate(cotangents: dict[Hashable, Tensor], key: Hashable, contribution: Tensor) -> None:
     present = cotangents.get(key)
     cotangents[key] = contribution if present is None else present + contribution
+
+
+def _layer_of_sum(item: Tensor, reader: Node) -> str:
+    """The layer that cotangents of `item` are summed in: the one that made it, or its reader's for a leaf."""
+    maker = "" if item.node is None else item.node.provenance.layer
+    return maker or reader.provenance.layer
 
 
 def _pull_back(node: Node, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

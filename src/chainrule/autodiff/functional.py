@@ -7,7 +7,8 @@ from typing import Any
 
 from chainrule.autodiff.backward import gradients
 from chainrule.errors import GradientError
-from chainrule.graph.tensor import Tensor, as_tensor, call_op, tensor
+from chainrule.graph.operators import call_op
+from chainrule.graph.tensor import Tensor, as_tensor, tensor
 
 __all__ = ["grad", "value_and_grad", "vjp"]
 

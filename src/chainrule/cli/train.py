@@ -207,7 +207,8 @@ def _conclude(
         confusion_matrix(folder / "confusion.png", score.confusion, names)
         pictures.append("confusion.png")
         say(f"test accuracy {score}")
-    progress.say(f"{model.count_params():,} parameters, {epochs} epochs, trained in {seconds:.1f} s")
+    passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    progress.say(f"{model.count_params():,} parameters, {passes}, trained in {seconds:.1f} s")
     progress.say(f"model     {folder / MODEL_FILE}")
     progress.say(f"pictures  {', '.join(str(folder / picture) for picture in pictures)}")
     if not all(map(math.isfinite, history.history["loss"])):

@@ -27,7 +27,7 @@ from chainrule.graph.scene import (
     shortened,
     text_width,
 )
-from chainrule.graph.show import PASSES, format_flops, select
+from chainrule.graph.show import PASSES, format_flops, select, total_flops
 from chainrule.graph.tensor import Node
 
 __all__ = ["draw"]
@@ -105,9 +105,9 @@ def _svg(graph: Graph, shown: Sequence[Node], scene: Scene) -> str:
     title, notes = f"graph {graph.name}", _notes(graph, shown, scene)
     widths = (picture.size[0], legend_width, text_width(title, 16.0), text_width(notes, 11.5))
     width, height = max(widths) + 2 * _MARGIN, _HEADER + picture.size[1] + _MARGIN
+    size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="sans-serif" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" role="img">',
         f"<title>{_escaped(title)}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         _text(title, (_MARGIN, 34.0), size=16, bold=True, anchor="start"),
@@ -129,7 +129,7 @@ def _svg(graph: Graph, shown: Sequence[Node], scene: Scene) -> str:
 def _notes(graph: Graph, shown: Sequence[Node], scene: Scene) -> str:
     """The line below the title."""
     count = "1 node" if len(shown) == 1 else f"{len(shown)} nodes"
-    notes = [f"{count}, {format_flops(scene.flops(shown))} FLOPs", f"shapes are {scene.common} unless they say more"]
+    notes = [f"{count}, {format_flops(total_flops(shown))} FLOPs", f"shapes are {scene.common} unless they say more"]
     read = {item.node.id for node in graph.nodes for item in node.inputs if item.node is not None}
     read |= {item.node.id for item in graph.results() if item.node is not None}
     unread = [name for name, item in graph.inputs.items() if item.node is not None and item.node.id not in read]
@@ -142,12 +142,10 @@ def _legend(scene: Scene) -> tuple[list[str], float]:
     """Samples of what the picture holds, in a row, and the row's width."""
     phases = {group.phase for group in scene.groups}
     kinds = {item.kind: scene.groups[item.group].phase for item in scene.items}
-    entries = [
-        (_shape("op", (0.0, 0.0), (24.0, 15.0), phase), _PASS_NAMES[phase]) for phase in PASSES if phase in phases
-    ]
+    entries = [(_shape("op", (24.0, 15.0), phase), _PASS_NAMES[phase]) for phase in PASSES if phase in phases]
     for kind, name in _KIND_NAMES.items():
         if kind in kinds:
-            entries.append((_shape(kind, (0.0, 0.0), (28.0, 17.0), kinds[kind]), name))
+            entries.append((_shape(kind, (28.0, 17.0), kinds[kind]), name))
     if any(_is_kept(scene, source, item) for item in scene.items for source in item.sources):
         line = f'<path d="M-14 0H14" fill="none" stroke="{_COLOURS["forward"][0]}" stroke-width="1.5" {_DASHES}/>'
         entries.append((line, "kept for the backward pass"))
@@ -202,8 +200,8 @@ def _data(path: Path) -> str:
 
 def _arrow(path: Path, colour: str) -> str:
     points = [point for _, group in path for point in group]
-    (x, y), before = points[-1], next(p for p in reversed(points[:-1]) if p != points[-1])
-    back = y - _ARROW if before[1] < y else y + _ARROW
+    x, y = points[-1]
+    back = y - _ARROW if points[-2][1] < y else y + _ARROW
     corners = ((x, y), (x - _ARROW / 2, back), (x + _ARROW / 2, back))
     return f'<polygon points="{_points(corners)}" fill="{colour}"/>'
 
@@ -216,22 +214,23 @@ def _item(scene: Scene, item: Item, centre: Point) -> str:
         _text(shortened(line), (0.0, first + i * LINE_HEIGHT), bold=item.kind == "op" and i == 0, colour=ink)
         for i, (line, ink) in enumerate(zip(item.lines, [_INK] + [_PALE_INK] * len(item.lines), strict=False))
     ]
-    shape = _shape(item.kind, (0.0, 0.0), size, scene.groups[item.group].phase)
+    shape = _shape(item.kind, size, scene.groups[item.group].phase)
     place = f"translate({_number(centre[0])} {_number(centre[1])})"
-    return f'<g class="item {item.kind}" transform="{place}"><title>{_escaped(item.tip)}</title>{shape}{"".join(texts)}</g>'
+    inside = f"<title>{_escaped(item.tip)}</title>{shape}{''.join(texts)}"
+    return f'<g class="item {item.kind}" transform="{place}">{inside}</g>'
 
 
-def _shape(kind: Kind, centre: Point, size: Point, phase: str) -> str:
-    """The outline of an item."""
-    (x, y), (width, height) = centre, size
-    left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
+def _shape(kind: Kind, size: Point, phase: str) -> str:
+    """The outline of an item around the origin."""
+    width, height = size
+    left, right, top, bottom = -width / 2, width / 2, -height / 2, height / 2
     line, fill, _ = _COLOURS[phase] if kind in ("op", "written") else (_LEAF_LINE, _LEAF_FILL, "")
     paint = f'fill="{fill}" stroke="{line}" stroke-width="1.2"'
     if kind == "input":
         return _polygon(((left + _SLANT, top), (right, top), (right - _SLANT, bottom), (left, bottom)), paint)
     if kind == "constant":
-        sides = ((left + _SLANT, top), (right - _SLANT, top), (right, y), (right - _SLANT, bottom))
-        return _polygon((*sides, (left + _SLANT, bottom), (left, y)), paint)
+        sides = ((left + _SLANT, top), (right - _SLANT, top), (right, 0.0), (right - _SLANT, bottom))
+        return _polygon((*sides, (left + _SLANT, bottom), (left, 0.0)), paint)
     if kind in ("state", "written"):
         return _cylinder(left, right, top, bottom, paint)
     radius = height / 2 if kind == "output" else min(7.0, height / 3)

@@ -25,11 +25,13 @@ Path: TypeAlias = list[tuple[str, tuple[Point, ...]]]
 
 _ORDER_SWEEPS = 12
 _PLACE_SWEEPS = 40
-_STRAIGHTNESS = 8.0  # how much harder a long line pulls to be vertical than a short one
+_STRAIGHTNESS = (1.0, 2.0, 8.0)  # how hard a piece of a line pulls, by the number of bends that it joins
+_TURN_PULL = 0.1  # of a line that turns back to the side it came from, which is never vertical
 _SLANT = 0.08  # extra height of a gap for each unit that a line in it runs sideways
 _MOST_SLANT = 56.0
 _WIDE_TURN = 500.0  # a turn this wide uses the whole height of its gap
 _FAN = 14.0  # the distance of lines that arrive at one port
+_SAME_POINT = 1e-6
 _STRAIGHT = 0.5  # a line that runs sideways less than this is drawn straight
 
 
@@ -54,10 +56,14 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """The lines from one port to several others; they run together as long as they can."""
+    """The lines from one port to several others, which run together as long as they can.
+
+    The harder a line pulls, the nearer its ends come to standing in one column.
+    """
 
     source: Port
     targets: tuple[Port, ...]
+    pull: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +146,10 @@ class _Wires:
         self.real = len(boxes)
         self._bends: dict[tuple[int, int], Port] = {}
         self.routes = [[self._route(number, net, target) for target in net.targets] for number, net in enumerate(nets)]
-        self.links = list(dict.fromkeys(link for routes in self.routes for route in routes for link in route))
+        self.pulls = {
+            link: net.pull for net, routes in zip(nets, self.routes, strict=True) for route in routes for link in route
+        }
+        self.links = list(self.pulls)
 
     def is_bend(self, port: Port) -> bool:
         return port.box >= self.real
@@ -314,8 +323,7 @@ def _pulls(wires: _Wires) -> list[list[tuple[float, Port, float]]]:
     result: list[list[tuple[float, Port, float]]] = [[] for _ in wires.boxes]
     for link in wires.links:
         bends = wires.is_bend(link.start) + wires.is_bend(link.end)
-        same_lane = wires.boxes[link.start.box].lane == wires.boxes[link.end.box].lane
-        weight = ((4.0 if same_lane else 1.0), 2.0, _STRAIGHTNESS)[bends] if wires.crosses(link) else 0.1
+        weight = wires.pulls[link] * _STRAIGHTNESS[bends] if wires.crosses(link) else _TURN_PULL
         result[link.start.box].append((link.start.offset, link.end, weight))
         result[link.end.box].append((link.end.offset, link.start, weight))
     return result
@@ -445,7 +453,7 @@ class _Pen:
 
 
 def _draw_line(path: Path, end: Point) -> None:
-    if path[-1][1][-1] != end:
+    if math.dist(path[-1][1][-1], end) > _SAME_POINT:
         path.append(("L", (end,)))
 
 

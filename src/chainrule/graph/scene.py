@@ -12,15 +12,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from chainrule.graph.dims import Size, format_shape
+from chainrule.graph.dims import format_shape
 from chainrule.graph.graph import CONSTANT, Graph
 from chainrule.graph.layered import Arrangement, Box, Net, Path, Point, Port, Spacing, arrange, longest_paths
 from chainrule.graph.op import Spec
-from chainrule.graph.show import PASSES, Names, format_flops, is_leaf, is_scalar
+from chainrule.graph.show import PASSES, Names, format_flops, is_leaf, is_scalar, total_flops
 from chainrule.graph.tensor import Node, Tensor
 
-__all__ = ["CYLINDER_RIM", "LINE_HEIGHT", "Group", "Item", "Kind", "Picture", "Scene", "group_title", "item_size"]
-__all__ += ["lay_out", "shortened", "text_width"]
+__all__ = [
+    "CYLINDER_RIM",
+    "LINE_HEIGHT",
+    "Group",
+    "Item",
+    "Kind",
+    "Picture",
+    "Scene",
+    "group_title",
+    "item_size",
+    "lay_out",
+    "shortened",
+    "text_width",
+]
 
 Kind: TypeAlias = Literal["op", "input", "state", "constant", "outside", "output", "written"]
 
@@ -28,6 +40,7 @@ LINE_HEIGHT = 14.0
 CYLINDER_RIM = 5.0
 _INSIDE = Spacing(boxes=18.0, lanes=18.0, rows=24.0, lines=10.0)
 _OUTSIDE = Spacing(boxes=28.0, lanes=56.0, rows=36.0, lines=9.0)
+_FLOW_PULL = 4.0
 _PADDING = 14.0
 _LABEL_HEIGHT = 20.0
 _LONGEST_TEXT = 40
@@ -84,13 +97,6 @@ class Scene:
         """A spec without the dtype that most of the graph has."""
         return format_shape(spec.shape) if spec.dtype.name == self.common else repr(spec)
 
-    def flops(self, nodes: Iterable[Node]) -> Size:
-        """Floating-point operations of some nodes."""
-        total: Size = 0
-        for node in nodes:
-            total = total + node.flops()
-        return total
-
     def _add(self, item: Item) -> int:
         self.items.append(item)
         return len(self.items) - 1
@@ -127,8 +133,13 @@ class Scene:
     def _leaf(self, value: Tensor, group: int) -> Item:
         assert value.node is not None
         name = self.names.value(value)
-        title = name if is_leaf(value.node) else f"{name} {value.node.op.name}"
-        return Item(self._kind(value), [title, self.spec(value.spec)], f"{name}: {value.spec}", group)
+        return Item(self._kind(value), [self._called(value), self.spec(value.spec)], f"{name}: {value.spec}", group)
+
+    def _called(self, value: Tensor) -> str:
+        """A value's name, with its op if that is not drawn."""
+        assert value.node is not None
+        name = self.names.value(value)
+        return name if is_leaf(value.node) else f"{name} {value.node.op.name}"
 
     def _kind(self, value: Tensor) -> Kind:
         assert value.node is not None
@@ -144,7 +155,7 @@ class Scene:
             item = Item("op", self._layer_lines(group), group_title(group), number, sources)
             place = self._add(item)
             self._item_of.update({node.id: place for node in group.nodes})
-        for number, group in enumerate(self.groups):
+        for group in self.groups:
             place = self._item_of[group.nodes[0].id]
             read = [item.node.id for node in group.nodes for item in node.inputs if item.node is not None]
             others = [self._item_of[node_id] for node_id in read if node_id in self._item_of]
@@ -152,14 +163,12 @@ class Scene:
 
     def _collapsed_leaves(self, number: int, group: Group) -> list[int]:
         """One item for all inputs that a layer reads, one for its variables, and so on."""
-        inside = {node.id for node in group.nodes}
-        shown = {node_id for node_id in self.group_of}
         found: dict[Kind, dict[str, Tensor]] = {}
         for node in group.nodes:
             for value in node.inputs:
                 assert value.node is not None
-                if value.node.id not in inside and value.node.id not in shown and not _is_inlined(value):
-                    found.setdefault(self._kind(value), {})[self.names.value(value)] = value
+                if value.node.id not in self.group_of and not _is_inlined(value):
+                    found.setdefault(self._kind(value), {})[self._called(value)] = value
         return [self._add(self._collapsed(kind, values, number)) for kind, values in found.items()]
 
     def _collapsed(self, kind: Kind, values: Mapping[str, Tensor], number: int) -> Item:
@@ -180,7 +189,7 @@ class Scene:
         if shapes:
             more = f", +{len(shapes) - _LISTED_SHAPES}" if len(shapes) > _LISTED_SHAPES else ""
             lines.append(f"→ {', '.join(shapes[:_LISTED_SHAPES])}{more}")
-        total = self.flops(group.nodes)
+        total = total_flops(group.nodes)
         return [*lines, f"{format_flops(total)} FLOPs"] if total != 0 else lines
 
     def _leaving(self, group: Group) -> list[str]:
@@ -196,9 +205,8 @@ class Scene:
     def _add_results(self) -> None:
         """The outputs and the new values of variables, each below what makes it."""
         results: list[tuple[Kind, str, Tensor]] = [("output", name, item) for name, item in self._graph.outputs.items()]
-        for entry in self._graph.state:
-            if entry.changes:
-                results.append(("written", self.names.value(entry.before), entry.after))
+        changed = (entry for entry in self._graph.state if entry.changes)
+        results.extend(("written", self.names.value(entry.before), entry.after) for entry in changed)
         found: dict[tuple[int, Kind], dict[str, Tensor]] = {}
         for kind, name, value in results:
             assert value.node is not None
@@ -276,6 +284,7 @@ def _reaches(groups: Sequence[Group], start: int, ends: set[int]) -> bool:
 
 
 def group_title(group: Group) -> str:
+    """What a group's frame is labelled with."""
     return f"{group.layer}, {group.phase}" if group.layer else group.phase
 
 
@@ -348,8 +357,14 @@ def _laid_out(scene: Scene, arrivals: Mapping[tuple[int, int], float]) -> Pictur
     for source, targets in lines.items():
         group = scene.items[source].group
         ports = (Port(target, _offset(blocks[target], blocks[target].entries[source])) for target in targets)
-        nets.append(Net(Port(group, _offset(blocks[group], blocks[group].exits[source])), tuple(ports)))
+        port = Port(group, _offset(blocks[group], blocks[group].exits[source]))
+        nets.append(Net(port, tuple(ports), _pull(scene.items[source])))
     return _composed(scene, blocks, lines, arrange(boxes, nets, _OUTSIDE))
+
+
+def _pull(item: Item) -> float:
+    """What ops compute flows straight; inputs and variables come in from the side."""
+    return _FLOW_PULL if item.kind == "op" else 1.0
 
 
 def _offset(block: _Block, port: Point) -> float:
@@ -433,7 +448,8 @@ def _block(
         if source in exits:
             ports.append(Port(exits[source]))
         if ports:
-            nets.append(Net(Port(local[source] if source in local else entries[source]), tuple(ports)))
+            box = local[source] if source in local else entries[source]
+            nets.append(Net(Port(box), tuple(ports), _pull(scene.items[source])))
             targets.append((source, inside))
     frame = _Frame(scene, number, arrange(boxes, nets, _INSIDE), upward)
     return frame.block(local, entries, exits, targets)

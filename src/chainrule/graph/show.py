@@ -13,7 +13,7 @@ from chainrule.graph.graph import CONSTANT, INPUT, Graph
 from chainrule.graph.op import Array, Spec
 from chainrule.graph.tensor import Node, Tensor
 
-__all__ = ["PASSES", "Names", "format_flops", "is_leaf", "is_scalar", "select", "show"]
+__all__ = ["PASSES", "Names", "format_flops", "is_leaf", "is_scalar", "select", "show", "total_flops"]
 
 PASSES = ("forward", "backward", "update")
 """The passes in the order in which they run."""
@@ -146,14 +146,15 @@ def _number(array: Array) -> str:
 
 def _header(graph: Graph, shown: Sequence[Node]) -> str:
     passes = [name for name in PASSES if any(node.provenance.phase == name for node in shown)]
-    totals = {name: _total(node for node in shown if node.provenance.phase == name) for name in passes}
+    totals = {name: total_flops(node for node in shown if node.provenance.phase == name) for name in passes}
     count = "1 node" if len(shown) == 1 else f"{len(shown)} nodes"
     parts = ", ".join(f"{name} {format_flops(total)}" for name, total in totals.items())
     split = f" ({parts})" if len(totals) > 1 else ""
-    return f"graph {graph.name}: {count}, {format_flops(_total(shown))} FLOPs{split}"
+    return f"graph {graph.name}: {count}, {format_flops(total_flops(shown))} FLOPs{split}"
 
 
-def _total(nodes: Iterable[Node]) -> Size:
+def total_flops(nodes: Iterable[Node]) -> Size:
+    """Floating-point operations of some nodes: linear in N."""
     total: Size = 0
     for node in nodes:
         total = total + node.flops()

@@ -18,7 +18,8 @@ import numpy as np
 
 from chainrule.errors import ChainruleError, DTypeError, OpError, ShapeError, TraceError
 from chainrule.graph.dims import Dim, Shape, Size, format_shape
-from chainrule.graph.op import Array, Op, Spec, get_op
+from chainrule.graph.op import Array, Op, Spec
+from chainrule.graph.operators import Operators, call_op
 
 if TYPE_CHECKING:
     from chainrule.graph.graph import Graph
@@ -32,7 +33,6 @@ __all__ = [
     "apply",
     "apply_all",
     "as_tensor",
-    "call_op",
     "current_layer",
     "lift",
     "no_grad",
@@ -151,120 +151,6 @@ class GradientSink(Protocol):
     """What a leaf tensor hands its gradient to, when a parameter made it."""
 
     grad: Tensor | None
-
-
-class Operators:
-    """Operators and methods of tensors and parameters: each is the registered op of that name."""
-
-    __slots__ = ()
-
-    __array_ufunc__ = None  # makes NumPy arrays defer to the operators below
-
-    if TYPE_CHECKING:  # attached by chainrule.ops, which knows how to slice and gather
-
-        def __getitem__(self, index: Any) -> Tensor: ...
-
-    def __neg__(self) -> Tensor:
-        return call_op("negative", self)
-
-    def __abs__(self) -> Tensor:
-        return call_op("abs", self)
-
-    def __add__(self, other: TensorLike) -> Tensor:
-        return call_op("add", self, other)
-
-    def __radd__(self, other: TensorLike) -> Tensor:
-        return call_op("add", other, self)
-
-    def __sub__(self, other: TensorLike) -> Tensor:
-        return call_op("subtract", self, other)
-
-    def __rsub__(self, other: TensorLike) -> Tensor:
-        return call_op("subtract", other, self)
-
-    def __mul__(self, other: TensorLike) -> Tensor:
-        return call_op("multiply", self, other)
-
-    def __rmul__(self, other: TensorLike) -> Tensor:
-        return call_op("multiply", other, self)
-
-    def __truediv__(self, other: TensorLike) -> Tensor:
-        return call_op("divide", self, other)
-
-    def __rtruediv__(self, other: TensorLike) -> Tensor:
-        return call_op("divide", other, self)
-
-    def __pow__(self, other: TensorLike) -> Tensor:
-        return call_op("power", self, other)
-
-    def __rpow__(self, other: TensorLike) -> Tensor:
-        return call_op("power", other, self)
-
-    def __matmul__(self, other: TensorLike) -> Tensor:
-        return call_op("matmul", self, other)
-
-    def __rmatmul__(self, other: TensorLike) -> Tensor:
-        return call_op("matmul", other, self)
-
-    def __lt__(self, other: TensorLike) -> Tensor:
-        return call_op("less", self, other)
-
-    def __le__(self, other: TensorLike) -> Tensor:
-        return call_op("less_equal", self, other)
-
-    def __gt__(self, other: TensorLike) -> Tensor:
-        return call_op("greater", self, other)
-
-    def __ge__(self, other: TensorLike) -> Tensor:
-        return call_op("greater_equal", self, other)
-
-    def __eq__(self, other: object) -> Any:
-        return call_op("equal", self, other)
-
-    def __ne__(self, other: object) -> Any:
-        return call_op("not_equal", self, other)
-
-    def __invert__(self) -> Tensor:
-        return call_op("logical_not", self)
-
-    def __and__(self, other: TensorLike) -> Tensor:
-        return call_op("logical_and", self, other)
-
-    def __or__(self, other: TensorLike) -> Tensor:
-        return call_op("logical_or", self, other)
-
-    @property
-    def T(self) -> Tensor:
-        """The matrix transpose: the axes in reverse order."""
-        return call_op("transpose", self)
-
-    def astype(self, dtype: Any) -> Tensor:
-        """This tensor in another dtype."""
-        return call_op("cast", self, dtype)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """See `ops.reshape`."""
-        return call_op("reshape", self, shape[0] if len(shape) == 1 else shape)
-
-    def transpose(self, *axes: Any) -> Tensor:
-        """See `ops.transpose`."""
-        return call_op("transpose", self, axes[0] if len(axes) == 1 else (axes or None))
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """See `ops.sum`."""
-        return call_op("sum", self, axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """See `ops.mean`."""
-        return call_op("mean", self, axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """See `ops.max`."""
-        return call_op("max", self, axis, keepdims=keepdims)
-
-    def var(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """See `ops.var`."""
-        return call_op("var", self, axis, keepdims=keepdims)
 
 
 class Tensor(Operators):
@@ -416,12 +302,6 @@ class Tensor(Operators):
 
 def _where(op: str, layer: str) -> str:
     return f"layer {layer!r} ({op})" if layer else op
-
-
-def call_op(name: str, *args: Any, **kwargs: Any) -> Tensor:
-    """Call the public function of a registered op by name."""
-    result: Tensor = get_op(name).function(*args, **kwargs)
-    return result
 
 
 def check_dtype(dtype: np.dtype[Any], what: str) -> None:

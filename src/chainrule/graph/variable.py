@@ -16,7 +16,8 @@ import numpy as np
 from chainrule.errors import DTypeError, ShapeError
 from chainrule.graph.dims import Shape, format_shape
 from chainrule.graph.op import Array, Spec
-from chainrule.graph.tensor import Operators, Tensor, TensorLike, as_tensor, frozen
+from chainrule.graph.operators import Operators
+from chainrule.graph.tensor import Tensor, TensorLike, as_tensor, frozen
 
 __all__ = ["StateTrace", "Variable", "tracing_state"]
 

@@ -16,7 +16,8 @@ from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case
 from chainrule.graph.dims import Dim, Shape, Size, format_shape, size_of
 from chainrule.graph.op import Array, Op, Spec, Trait, no_flops, register
-from chainrule.graph.tensor import Node, Operators, Tensor, apply, as_tensor, lift
+from chainrule.graph.operators import Operators
+from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
 from chainrule.ops._rules import normalise_axis, one_dtype
 
 __all__ = ["concat", "expand_dims", "pad", "reshape", "slice", "squeeze", "transpose"]

@@ -1,0 +1,133 @@
+"""``chainrule evaluate``: the score of a run or a model file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule.cli.classifier import Classifier
+from tests.cli.conftest import Command, shapes_images
+
+
+def json_of(chainrule: Command, *words: object) -> dict[str, Any]:
+    printed = chainrule("evaluate", *words, "--json")
+    assert (printed.status, printed.err) == (0, "")
+    result: dict[str, Any] = json.loads(printed.out)
+    return result
+
+
+def test_a_run_is_tested_on_its_own_split(chainrule: Command, digits_run: Path) -> None:
+    result = json.loads((digits_run / "config.json").read_text())["result"]
+    printed = chainrule("evaluate", digits_run)
+    assert (printed.status, printed.err) == (0, "")
+    share = f"{100 * result['test_accuracy']:.2f} % ({result['correct']} of 1528)"
+    assert f"test accuracy {share}, loss {result['test_loss']:.4f}\n" in printed.out
+    assert len([line for line in printed.out.splitlines() if line.startswith("  ")]) == 10
+
+
+def test_json(chainrule: Command, digits_run: Path) -> None:
+    found = json_of(chainrule, digits_run)
+    assert found["data"] == "digits"
+    assert found["accuracy"] == found["correct"] / found["samples"]
+    assert [entry["name"] for entry in found["classes"]] == list("0123456789")
+    assert sum(entry["correct"] for entry in found["classes"]) == found["correct"]
+    assert sum(entry["samples"] for entry in found["classes"]) == found["samples"] == 1528
+
+
+def test_a_model_file_needs_a_data_set(chainrule: Command, refused: Callable[..., str], digits_run: Path) -> None:
+    model = digits_run / "model.safetensors"
+    assert "name one, for example: chainrule evaluate model.safetensors digits" in refused("evaluate", model)
+    split = ("--seed", 0, "--test-fraction", 0.85)
+    assert json_of(chainrule, model, "digits", *split) == json_of(chainrule, digits_run)
+    assert json_of(chainrule, model, "digits")["samples"] == 450
+
+
+def test_another_data_set_for_a_run(chainrule: Command, refused: Callable[..., str], digits_run: Path) -> None:
+    x, y = shapes_images(12, 0)
+    np.savez("other.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    assert json_of(chainrule, digits_run, "other.npz")["samples"] == 12
+    np.savez("large.npz", x_train=x.repeat(2, 1), y_train=y, x_test=x.repeat(2, 1), y_test=y)
+    message = refused("evaluate", digits_run, "large.npz")
+    assert message.endswith("large.npz has the shape 12x16x8x1; the model takes images of 8x8x1")
+
+
+def test_a_run_finds_its_file_from_another_folder(
+    chainrule: Command, shapes: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chainrule("train", shapes.name, "--epochs", 1, "--run", "r").status == 0
+    (inside / "elsewhere").mkdir()
+    monkeypatch.chdir(inside / "elsewhere")
+    assert json_of(chainrule, inside / "r")["samples"] == 30
+
+
+def test_changed_data_are_told(chainrule: Command, shapes: Path) -> None:
+    assert chainrule("train", shapes, "--epochs", 1, "--run", "r").status == 0
+    with np.load(shapes) as archive:
+        arrays = dict(archive)
+    np.savez(shapes, **{**arrays, "x_test": 255 - arrays["x_test"]})
+    printed = chainrule("evaluate", "r")
+    assert printed.status == 0
+    assert printed.err.startswith(f"chainrule: warning: the data set {shapes} has changed since the run")
+
+
+def test_labels_that_the_model_does_not_know(chainrule: Command, refused: Callable[..., str], shapes: Path) -> None:
+    chainrule("train", shapes, "--epochs", 1, "--run", "r")
+    message = refused("evaluate", "r", "digits")
+    assert message.startswith("test labels: label ")
+    assert "expected 0..2 for 3 classes" in message
+
+
+# -- models of other makers ------------------------------------------------------------------------------------
+
+
+def saved(path: str, units: int, activation: str | None, loss: Any) -> str:
+    layers = [cr.Input((8, 8, 1)), cr.layers.Rescaling(1 / 255), cr.layers.Flatten()]
+    model = cr.Sequential([*layers, cr.layers.Dense(units, activation=activation)])
+    if loss is not None:
+        model.compile(loss=loss)
+    model.save(path)
+    return path
+
+
+LOGITS = cr.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def test_logits_and_probabilities_are_told_apart(chainrule: Command, shapes: Path) -> None:
+    models = {
+        "softmax": saved("a.safetensors", 3, "softmax", "sparse_categorical_crossentropy"),
+        "logits": saved("b.safetensors", 3, None, LOGITS),
+        "one-hot": saved("c.safetensors", 3, "softmax", "categorical_crossentropy"),
+        "softmax, not compiled": saved("d.safetensors", 3, "softmax", None),
+        "logits, not compiled": saved("e.safetensors", 3, None, None),
+    }
+    found = {kind: json_of(chainrule, model, shapes) for kind, model in models.items()}
+    assert {entry["correct"] for entry in found.values()} == {found["softmax"]["correct"]}
+    losses = [entry["loss"] for entry in found.values()]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_a_single_output_is_two_classes(chainrule: Command, from_logits: bool) -> None:
+    x, y = shapes_images(30, 0)
+    x, y = x[y < 2], y[y < 2]
+    np.savez("two.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    loss = cr.losses.BinaryCrossentropy(from_logits=from_logits)
+    model = saved("m.safetensors", 1, None if from_logits else "sigmoid", loss)
+    found = json_of(chainrule, model, "two.npz")
+    assert [entry["samples"] for entry in found["classes"]] == [10, 10]
+    probabilities = Classifier(cr.load_model(model)).probabilities(x[..., np.newaxis])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert found["correct"] == int((probabilities.argmax(axis=1) == y).sum())
+
+
+def test_a_model_that_is_no_classifier(refused: Callable[..., str], shapes: Path) -> None:
+    cr.Sequential([cr.Input((8, 8, 1)), cr.layers.Conv2D(3, 3)]).save("m.safetensors")
+    assert "gives an output of rank 4; expected one number for each class" in refused(
+        "evaluate", "m.safetensors", shapes
+    )

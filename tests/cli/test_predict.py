@@ -1,0 +1,140 @@
+"""``chainrule predict``: images from files and data sets, printed or written."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule.data import digits
+from tests.cli.conftest import Command, idx_bytes
+
+IMAGES = digits(0.85, 0).x_test[:5]
+
+
+def lines(chainrule: Command, *words: object) -> list[list[str]]:
+    printed = chainrule("predict", *words)
+    assert (printed.status, printed.err) == (0, "")
+    return [line.split("\t") for line in printed.out.splitlines()]
+
+
+@pytest.fixture
+def expected(digits_run: Path) -> list[list[str]]:
+    """The lines for the five images."""
+    probabilities = cr.load_model(digits_run / "model.safetensors").predict(IMAGES)
+    return [[str(i), str(row.argmax()), f"{row.max():.4f}"] for i, row in enumerate(probabilities)]
+
+
+@pytest.mark.parametrize("grey", [False, True], ids=["with channel", "grey"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "idx", "idx.gz"])
+def test_files_of_images(
+    chainrule: Command, digits_run: Path, expected: list[list[str]], kind: str, grey: bool
+) -> None:
+    images = IMAGES[..., 0] if grey else IMAGES
+    path = Path(f"图像.{kind}")
+    if kind == "npy":
+        np.save(path, images)
+    elif kind == "npz":
+        np.savez(path, anything=images)
+    else:
+        content = idx_bytes(images)
+        path.write_bytes(gzip.compress(content) if kind == "idx.gz" else content)
+    assert lines(chainrule, digits_run, path) == expected
+
+
+@pytest.mark.parametrize("image", [IMAGES[0], IMAGES[0, ..., 0]], ids=["with channel", "grey"])
+def test_a_single_image(chainrule: Command, digits_run: Path, expected: list[list[str]], image: np.ndarray) -> None:
+    np.save("one.npy", image)
+    assert lines(chainrule, digits_run, "one.npy") == expected[:1]
+
+
+def test_the_images_of_a_data_set_file(chainrule: Command, digits_run: Path, expected: list[list[str]]) -> None:
+    np.savez("set.npz", x_train=IMAGES[:1], x_test=IMAGES)
+    assert lines(chainrule, digits_run, "set.npz", "--limit", 2) == expected[:2]
+
+
+def test_the_test_part_of_a_data_set(chainrule: Command, digits_run: Path, expected: list[list[str]]) -> None:
+    model = digits_run / "model.safetensors"
+    assert lines(chainrule, digits_run, "--limit", 5) == expected
+    assert lines(chainrule, digits_run, "digits", "--limit", 5) == expected
+    assert lines(chainrule, model, "digits", "--test-fraction", 0.85, "--limit", 5) == expected
+
+
+def test_a_folder_of_images(chainrule: Command, mnist_folder: Path) -> None:
+    assert chainrule("train", "fashion-mnist", "--data", mnist_folder, "--epochs", 1, "--run", "r").status == 0
+    found = lines(chainrule, "r")
+    assert found == lines(chainrule, "r/model.safetensors", "fashion-mnist", "--data", mnist_folder)
+    assert len(found) == 20
+    np.save("one.npy", np.zeros((12, 12), np.uint8))
+    assert lines(chainrule, "r", "one.npy")[0][1] in ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat") + (
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+
+
+def test_all_probabilities_as_a_table(chainrule: Command, digits_run: Path) -> None:
+    np.save("images.npy", IMAGES)
+    printed = chainrule("predict", digits_run, "images.npy", "--out", "表.csv")
+    assert (printed.status, printed.out) == (0, "5 predictions written to 表.csv\n")
+    with open("表.csv", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["index", "prediction", *"0123456789"]
+    probabilities = cr.load_model(digits_run / "model.safetensors").predict(IMAGES)
+    np.testing.assert_array_equal(np.array([row[2:] for row in rows], np.float32), probabilities)
+    assert [row[:2] for row in rows] == [[str(i), str(row.argmax())] for i, row in enumerate(probabilities)]
+
+
+def test_a_table_is_never_overwritten(refused: Callable[..., str], digits_run: Path) -> None:
+    Path("old.csv").write_text("precious")
+    assert "'old.csv' already exists and is not overwritten" in refused("predict", digits_run, "--out", "old.csv")
+    assert Path("old.csv").read_text() == "precious"
+    assert "'nowhere' is not a folder" in refused("predict", digits_run, "--out", "nowhere/new.csv")
+
+
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 8, 8, 3), (8,), (), (0, 8, 8)])
+def test_images_of_another_shape(refused: Callable[..., str], digits_run: Path, shape: tuple[int, ...]) -> None:
+    np.save("images.npy", np.zeros(shape, np.float32))
+    message = refused("predict", digits_run, "images.npy")
+    assert message.startswith("'images.npy' h")
+    assert ("x".join(map(str, shape)) or "single number") in message
+
+
+def test_what_is_no_image(refused: Callable[..., str], digits_run: Path) -> None:
+    np.save("nan.npy", np.full((1, 8, 8), np.nan))
+    assert "NaN" in refused("predict", digits_run, "nan.npy")
+    np.save("text.npy", np.full((1, 8, 8), "a"))
+    assert "expected integers or floats" in refused("predict", digits_run, "text.npy")
+    np.savez("two.npz", a=IMAGES, b=IMAGES)
+    assert "the archive holds a, b; expected one array" in refused("predict", digits_run, "two.npz")
+    assert "(did you mean 'digits'?)" in refused("predict", digits_run, "digit")
+    assert "is the file 'nan.npy'" in refused("predict", digits_run, "nan.npy", "--data", "folder")
+    assert "cannot be read" in refused("predict", digits_run, digits_run)
+    assert "--limit: expected a positive integer" in refused("predict", digits_run, "--limit", 0)
+
+
+def test_a_pickle_is_never_loaded(refused: Callable[..., str], digits_run: Path) -> None:
+    np.save("objects.npy", np.array([{}, []], object), allow_pickle=True)
+    assert "holds no plain numbers" in refused("predict", digits_run, "objects.npy")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "idx"])
+def test_damaged_files(refused: Callable[..., str], digits_run: Path, kind: str) -> None:
+    path = Path(f"images.{kind}")
+    if kind == "idx":
+        path.write_bytes(idx_bytes(IMAGES))
+    elif kind == "npy":
+        np.save(path, IMAGES)
+    else:
+        np.savez(path, x=IMAGES)
+    whole = path.read_bytes()
+    for length in {0, 1, 3, 7, 20, len(whole) // 2, len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        assert refused("predict", digits_run, path)

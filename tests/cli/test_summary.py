@@ -1,0 +1,38 @@
+"""``chainrule summary``: networks by name, and saved models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chainrule.networks import NETWORKS, get_network
+from tests.cli.conftest import Command
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_named_network(chainrule: Command, name: str) -> None:
+    printed = chainrule("summary", name, "--input-shape", "12x16x3", "--classes", 7)
+    assert (printed.status, printed.err) == (0, "")
+    assert f"parameters: {get_network(name)((12, 16, 3), 7).count_params():,} " in printed.out
+
+
+def test_the_usual_shapes(chainrule: Command) -> None:
+    assert "parameters: 121,930 " in chainrule("summary", "conv32-conv64-dense64").out
+    assert "(N, 8, 8, 1)" in chainrule("summary", "digits").out
+
+
+def test_a_saved_model(chainrule: Command, digits_run: Path) -> None:
+    of_run, of_file = chainrule("summary", digits_run), chainrule("summary", digits_run / "model.safetensors")
+    assert of_run == of_file
+    assert of_run.status == 0
+    assert of_run.out.startswith("model 'digits'\n")
+
+
+def test_what_cannot_be_shown(refused: Callable[..., str], digits_run: Path) -> None:
+    assert refused("summary", "digts").startswith("unknown network 'digts' (did you mean 'digits'?)")
+    assert "max_pooling2d" in refused("summary", "conv32-conv64-dense64", "--input-shape", "5x5x1")
+    assert "for named networks" in refused("summary", digits_run, "--classes", 3)
+    for shape in ("28", "28x28", "0x8x1", "axbxc", "8x8x1x1"):
+        assert "--input-shape: expected HEIGHTxWIDTHxCHANNELS" in refused("summary", "digits", "--input-shape", shape)
