@@ -92,6 +92,7 @@ def test_metrics_that_do_not_exist(name: str) -> None:
         lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True),
         lambda: optimizers.Adam(0.05),
         lambda: optimizers.RMSprop(0.05),
+        lambda: optimizers.RMSprop(0.05, momentum=0.5),
     ],
 )
 def test_eager_steps_and_traced_steps_give_the_same_bits(make: Callable[[], optimizers.Optimizer]) -> None:
@@ -126,6 +127,20 @@ def test_adam_follows_kerass_formula() -> None:
         adam.step([w])
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
         value = value - 0.1 * np.sqrt(1 - 0.9**t) / (1 - 0.8**t) * m / (np.sqrt(v) + 0.5)
+        np.testing.assert_allclose(w.numpy(), value, rtol=1e-14)
+
+
+def test_rmsprop_follows_kerass_formula() -> None:
+    w = cr.Variable(np.array([1.0, -2.0]), name="w")
+    rms = optimizers.RMSprop(0.1, 0.8, momentum=0.6, epsilon=0.5)
+    value, v, u = w.numpy(), np.zeros(2), np.zeros(2)
+    for t in range(1, 5):
+        g = np.array([0.3, -0.7]) * t
+        w.grad = tensor(g)
+        rms.step([w])
+        v = 0.8 * v + 0.2 * g * g
+        u = 0.6 * u + 0.1 * g / np.sqrt(v + 0.5)
+        value = value - u
         np.testing.assert_allclose(w.numpy(), value, rtol=1e-14)
 
 

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chainrule.cli.main import main
-
-
-@dataclass(frozen=True)
-class Printed:
-    """The exit status of a command, and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Printed]
-
-SHORT = ("--test-fraction", "0.85", "--epochs", "1", "--verbose", "0")
-"""Nine training steps on the digits."""
+from tests.cli.support import SHORT, Command, Printed, idx_bytes, shapes_images
 
 
 @pytest.fixture
 def chainrule(capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the command line in this process, its words given as arguments."""
+    from chainrule.cli.main import main  # late: conftest.py is read before src/ may be put on the path
 
     def run(*words: object) -> Printed:
         capsys.readouterr()
@@ -66,20 +51,11 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a short training on the digits; not to be changed."""
+    from chainrule.cli.main import main
+
     folder = tmp_path_factory.mktemp("digits") / "run"
     assert main(["train", "digits", *SHORT, "--run", str(folder)]) == 0
     return folder
-
-
-def shapes_images(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """8-bit images of 8x8: class 0 is bright above, class 1 below, class 2 on the left."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(samples) % 3
-    images = random.integers(0, 60, (samples, 8, 8))
-    images[labels == 0, :4] += 190
-    images[labels == 1, 4:] += 190
-    images[labels == 2, :, :4] += 190
-    return images.astype(np.uint8), labels
 
 
 @pytest.fixture
@@ -90,12 +66,6 @@ def shapes(tmp_path: Path) -> Path:
     path = tmp_path / "shapes.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    """An 8-bit array in the idx format."""
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return header + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture

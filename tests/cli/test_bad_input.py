@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from tests.cli.conftest import SHORT, Command
+from tests.cli.support import SHORT, Command
 
 Refused = Callable[..., str]
 

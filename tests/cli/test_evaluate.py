@@ -12,7 +12,7 @@ import pytest
 
 import chainrule as cr
 from chainrule.cli.classifier import Classifier
-from tests.cli.conftest import Command, shapes_images
+from tests.cli.support import Command, shapes_images
 
 
 def json_of(chainrule: Command, *words: object) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import pytest
 
 import chainrule as cr
 from chainrule import __version__
-from chainrule.callbacks import Callback
 from chainrule.cli import train as training
+from chainrule.cli.classifier import Classifier
 from chainrule.cli.options import seed_list
 from chainrule.cli.schedule import callbacks_for
 from chainrule.networks import digits
-from tests.cli.conftest import SHORT, Command
+from chainrule.train.callbacks import Callback, Logs
+from tests.cli.support import SHORT, Command
 
 FILES = ["config.json", "confusion.png", "curves.png", "history.csv", "history.json", "model.safetensors"]
 RESULT = re.compile(r"^test accuracy (\d+\.\d\d) % \((\d+) of (\d+)\), loss (\d+\.\d{4})$", re.MULTILINE)
@@ -229,11 +230,11 @@ class PressCtrlC(Callback):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.now = epoch == self.epoch
 
-    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
-        if self.now and step == 1:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if self.now and batch == 1:
             signal.raise_signal(signal.SIGINT)
 
 
@@ -253,7 +254,7 @@ def test_ctrl_c_during_the_test(chainrule: Command, shapes: Path, monkeypatch: p
     def press(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.Classifier, "score", press)
+    monkeypatch.setattr(Classifier, "score", press)
     printed = chainrule("train", shapes, "--epochs", 1, "--run", "r")
     assert printed.status == 130
     assert names(Path("r")) == [name for name in FILES if name != "confusion.png"]
@@ -294,10 +295,10 @@ def test_the_cosine_schedule() -> None:
     rates: list[float] = []
 
     class Watch(Callback):
-        def on_epoch_begin(self, epoch: int) -> None:
+        def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
             rates.append(self.model.optimizer.learning_rate)
 
-        def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
+        def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
             rates.append(self.model.optimizer.learning_rate)
 
     x = np.zeros((8, 2), np.float32)

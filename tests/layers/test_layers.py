@@ -294,6 +294,7 @@ def test_shapes_that_do_not_fit_name_the_layer(call: Callable[[], object], messa
         (lambda: kinds.Conv2D(4, 3, activation="rely"), "unknown activation 'rely'"),
         (lambda: kinds.Conv2D(4, 3, filter=3), "Conv2D: unknown argument 'filter'; did you mean 'filters'"),
         (lambda: kinds.Conv2D(**_any({})), "Conv2D: missing a required argument: 'filters'"),
+        (lambda: kinds.Conv2D(4, 3, data_format="channels_first"), "data_format must be 'channels_last'"),
         (lambda: kinds.Dense(_any(2.5)), "units must be a positive integer"),
         (lambda: kinds.Dense(2, kernel_initializer="best")(cr.Input((3,))), "unknown initializer 'best'"),
         (lambda: kinds.Dropout(1.0), "rate must lie in"),

@@ -151,7 +151,7 @@ class Residual(cr.Model):
 
 def test_a_subclassed_model_trains() -> None:
     model = Residual()
-    model.compile("adam", cr.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    model.compile("adam", cr.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     x, y = RNG.normal(size=(30, 6, 6, 1)).astype(np.float32), RNG.integers(0, 3, 30)
     history = model.fit(x, y, epochs=2, verbose=0)
     assert [w.name for w in model.weights][:4] == ["stem/kernel", "stem/bias", "blocks_0/kernel", "blocks_0/bias"]
@@ -176,8 +176,8 @@ def test_eager_training_in_pytorchs_habit_learns() -> None:
 
 
 def test_summary_tells_shapes_parameters_and_flops(capsys: pytest.CaptureFixture[str]) -> None:
-    text = classic().summary()
-    assert capsys.readouterr().out.strip() == text
+    classic().summary()
+    text = capsys.readouterr().out
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line}
     assert lines["conv2d"][-2:] == ["320", f"{26 * 26 * 32 * (9 * 2 + 1 + 1):,}"]
     assert lines["dense_1"][-2] == "650"

@@ -243,7 +243,7 @@ def _optimizer(case: OptimizerCase) -> Any:
         return cr.optimizers.SGD(options["lr"], options["momentum"], options["nesterov"])
     if case.optimizer == "adam":
         return cr.optimizers.Adam(options["lr"], options["beta1"], options["beta2"], options["eps"])
-    return cr.optimizers.RMSprop(options["lr"], options["rho"], options["eps"])
+    return cr.optimizers.RMSprop(options["lr"], options["rho"], epsilon=options["eps"])
 
 
 @pytest.mark.parametrize("case", [c for c in OPTIMIZER_CASES if c.optimizer != "adamw"], ids=lambda c: c.name)

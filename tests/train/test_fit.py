@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from chainrule import layers as kinds
 from chainrule.callbacks import Callback
 from chainrule.engines import Executable
 from chainrule.errors import ConfigError, DataError, GradientError
+from chainrule.train.callbacks import Logs
 from chainrule.train.step import apply_graph, gradient_graph, step_graph
 
 RNG = np.random.Generator(np.random.PCG64(0))
@@ -134,29 +134,39 @@ def test_fit_goes_on_where_it_stopped() -> None:
 
 
 def test_without_shuffle_the_order_is_the_data_s() -> None:
-    seen: list[np.ndarray] = []
+    seen: list[float] = []
 
     model = cr.Sequential([cr.Input((1,)), kinds.Dense(1, kernel_initializer="ones", use_bias=False)])
     model.compile(cr.optimizers.SGD(0.0), "mse")
     x = np.arange(10.0)[:, None]
 
     class Note(Callback):
-        def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
-            seen.append(np.array([logs["loss"], logs["samples"]]))
+        def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+            assert logs is not None
+            seen.append(logs["loss"])
 
     model.fit(x, np.zeros(10), batch_size=4, shuffle=False, verbose=0, callbacks=[Note()])
     wanted = [np.mean(np.arange(n) ** 2.0) for n in (4, 8, 10)]
-    np.testing.assert_allclose([s[0] for s in seen], wanted, rtol=1e-6)
-    assert [s[1] for s in seen] == [4, 8, 10]
+    np.testing.assert_allclose(seen, wanted, rtol=1e-6)
 
 
 def test_evaluate_agrees_with_the_loss_of_the_predictions() -> None:
     model = make()
-    found = model.evaluate(X, Y, batch_size=16)
+    found = model.evaluate(X, Y, batch_size=16, return_dict=True)
     cr.set_seed(0)
     p = model.predict(X)
     np.testing.assert_allclose(found["loss"], -np.log(p[np.arange(50), Y]).mean(), rtol=1e-5)
     assert found["accuracy"] == (p.argmax(1) == Y).mean()
+
+
+def test_evaluate_returns_what_keras_returns(capsys: pytest.CaptureFixture[str]) -> None:
+    """A list of loss and metrics to unpack, a number where there is no metric, a dict on demand."""
+    model = make()
+    loss, accuracy = model.evaluate(X, Y, verbose=1)
+    cr.set_seed(0)
+    assert {"loss": loss, "accuracy": accuracy} == model.evaluate(X, Y, return_dict=True)
+    assert capsys.readouterr().out == f"loss {loss:.4f}  accuracy {accuracy:.4f}\n"
+    assert isinstance(make(metrics=None).evaluate(X, Y), float)
 
 
 def test_validation_data_and_split_hold_out_the_same_tail() -> None:
@@ -241,27 +251,27 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
-        self.events.append(f"begin {plan['epochs']} {plan['steps']} {plan['samples']}")
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self.events.append(f"begin {self.params['epochs']} {self.params['steps']} {self.params['samples']}")
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.events.append(f"epoch {epoch}")
 
-    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
-        self.events.append(f"step {step} {logs['samples']}")
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self.events.append(f"step {batch} {sorted(logs or ())}")
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.events.append(f"end {epoch}")
         self.model.stop_training = epoch == 1
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         self.events.append("done")
 
 
 def test_callbacks_see_everything_in_order_and_can_stop() -> None:
     recorder = Recorder()
     history = make().fit(X, Y, batch_size=20, epochs=9, verbose=0, callbacks=[recorder])
-    epoch = ["step 0 20", "step 1 40", "step 2 50"]
+    epoch = [f"step {step} ['accuracy', 'loss']" for step in range(3)]
     assert recorder.events == ["begin 9 3 50", "epoch 0", *epoch, "end 0", "epoch 1", *epoch, "end 1", "done"]
     assert history.epoch == [0, 1]
 
@@ -290,14 +300,14 @@ def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
 class PressCtrlC(Callback):
     """Interrupts the process in the middle of the second epoch."""
 
-    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
-        if step == 1 and len(self.seen) == 1:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if batch == 1 and len(self.seen) == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.epoch = epoch
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.seen.append(epoch)
 
     seen: list[int]
@@ -330,7 +340,7 @@ def test_fit_runs_outside_the_main_thread() -> None:
 
 def test_an_error_in_a_callback_leaves_a_whole_model() -> None:
     class Fail(Callback):
-        def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
+        def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
             raise RuntimeError("stop here")
 
     model = make()
@@ -341,7 +351,7 @@ def test_an_error_in_a_callback_leaves_a_whole_model() -> None:
 
 def test_the_learning_rate_may_change_between_steps() -> None:
     class Stop(Callback):
-        def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
             self.model.optimizer.learning_rate = 0.0
 
     one, two = make(optimizer="sgd"), make(optimizer="sgd")
@@ -409,7 +419,7 @@ def test_targets_that_do_not_fit_the_loss(loss: str, y: Any, message: str) -> No
 
 def test_binary_labels() -> None:
     model = cr.Sequential([cr.Input((6, 6, 1)), kinds.Flatten(), kinds.Dense(1, activation="sigmoid")])
-    model.compile("adam", "binary_crossentropy", ["accuracy"])
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
     assert model.fit(X, Y % 2, verbose=0).history["accuracy"][0] <= 1
     with pytest.raises(DataError, match="y"):
         model.fit(X, Y, verbose=0)
@@ -441,4 +451,4 @@ def test_training_before_compile_is_an_error() -> None:
     with pytest.raises(ConfigError, match="needs a loss"):
         model.compile("sgd")
     with pytest.raises(ConfigError, match="distinct names"):
-        model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy", "accuracy"])
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy", "accuracy"])

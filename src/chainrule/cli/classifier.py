@@ -98,7 +98,7 @@ class Classifier:
         labels = check_labels_sparse(y, self.classes, name="test labels")
         outputs = self.model.predict(x, batch_size=_BATCH)
         self._ensure_compiled(outputs)
-        loss = self.model.evaluate(x, self._targets(labels), batch_size=_BATCH)["loss"]
+        loss = self.model.evaluate(x, self._targets(labels), batch_size=_BATCH, return_dict=True)["loss"]
         predicted = self._as_probabilities(outputs).argmax(axis=1)
         return Score(loss, confusion_counts(labels, predicted, self.classes))
 

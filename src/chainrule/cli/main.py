@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0; 2 after an error; 130 after Ctrl-C; 141 if nobody reads the output any more.
 
-    >>> main(["summary", "digits", "--input-shape", "2x2x1"])
+    >>> main(["summary", "digits", "--input-shape", "1x1x1"])
     2
     """
     print_any_text()

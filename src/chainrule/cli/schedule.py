@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from chainrule.callbacks import Callback
+from chainrule.train.callbacks import Callback, Logs
 
 __all__ = ["SCHEDULES", "callbacks_for"]
 
@@ -21,16 +19,16 @@ class _CosineDecay(Callback):
     Source: Loshchilov and Hutter, ICLR 2017, without restarts.
     """
 
-    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         self._rate = self.model.optimizer.learning_rate
-        self._taken, self._total = 0, plan["epochs"] * plan["steps"]
+        self._taken, self._total = 0, self.params["epochs"] * self.params["steps"]
 
-    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._taken += 1
         share = self._taken / self._total
         self.model.optimizer.learning_rate = self._rate / 2 * (1 + math.cos(math.pi * share))
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         self.model.optimizer.learning_rate = self._rate
 
 

@@ -64,15 +64,20 @@ class Executable:
         with np.errstate(all="ignore"):
             for node in self._work:
                 self._step(node, values, batch)
-        results = [self._value(item, values) for item in self.graph.outputs.values()]
-        after = {entry.name: self._value(entry.after, values) for entry in self.graph.state}
+        given = [self._value(item, values) for item in self.graph.inputs.values()]
+        results = [_own(self._value(item, values), given) for item in self.graph.outputs.values()]
+        after = {entry.name: _own(self._value(entry.after, values), given) for entry in self.graph.state}
         return self.graph.structure(results), after
 
     def _step(self, node: Node, values: dict[tuple[int, int], Array], batch: int) -> None:
         arguments = [self._value(item, values) for item in node.inputs]
         attrs = {name: bind(value, batch) for name, value in node.attrs.items()}
+        specs = [Spec(bind_shape(s.shape, batch), s.dtype) for s in node.specs]
+        for spec in specs:
+            if min(spec.shape, default=0) < 0:
+                raise ShapeError(f"{node.where}: a batch of {batch} is too small; it would make {spec}")
         produced = node.op.evaluate(arguments, attrs)
-        check_values(node.op, produced, [Spec(bind_shape(s.shape, batch), s.dtype) for s in node.specs])
+        check_values(node.op, produced, specs)
         for index, value in enumerate(produced):
             values[node.id, index] = frozen(value)
         for key in self._last_use.get(node.id, ()):
@@ -130,6 +135,11 @@ class Executable:
             if key not in kept:
                 table.setdefault(node_id, []).append(key)
         return table
+
+
+def _own(value: Array, given: Sequence[Array]) -> Array:
+    """A result that does not change when the caller fills its input arrays anew."""
+    return frozen(value.copy()) if any(np.may_share_memory(value, array) for array in given) else value
 
 
 def _checked(name: str, spec: Spec, given: Any) -> Array:

@@ -328,7 +328,8 @@ def tensor(value: TensorLike, dtype: Any = None, *, requires_grad: bool = False)
         requires_grad: whether `backward` leaves a gradient in ``.grad``.
 
     Raises:
-        DTypeError: a dtype that the engines do not know, or a gradient asked of integers.
+        DTypeError: a dtype that the engines do not know, integers beyond int32 without a dtype, or a gradient
+            asked of integers.
 
     >>> tensor([1.0, 2.0])
     Tensor([1., 2.], dtype=float32)
@@ -339,6 +340,8 @@ def tensor(value: TensorLike, dtype: Any = None, *, requires_grad: bool = False)
         array = np.array(value)
         if dtype is None and not isinstance(value, np.ndarray | np.generic):
             dtype = {"f": "float32", "i": "int32"}.get(array.dtype.kind)
+            if dtype == "int32" and not np.array_equal(array.astype(dtype), array):
+                raise DTypeError("an integer does not fit int32, the dtype of Python integers; say dtype='int64'")
     if dtype is not None:
         array = array.astype(dtype)
     check_dtype(array.dtype, "the tensor's value")
@@ -364,7 +367,12 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
                 f"the number {value} cannot combine with a tensor of dtype {like.dtype}; "
                 "use .astype('float32') on the tensor first"
             )
-        return tensor(np.asarray(value, dtype=like.dtype))
+        try:
+            return tensor(np.asarray(value, dtype=like.dtype))
+        except OverflowError:
+            raise DTypeError(f"the number {value} does not fit the dtype {like.dtype} of the other operand") from None
+    if isinstance(value, Dim):
+        int(value)  # raises: a symbolic size is no value
     return tensor(value)
 
 

@@ -47,8 +47,10 @@ class _Trace:
         return self._now[id(variable)]
 
     def write_state(self, variable: Variable, value: Tensor) -> None:
+        if value.is_traced and (value.node is None or value.node.graph is not self.graph):
+            raise TraceError(f"variable {variable.name!r} was assigned a tensor of another trace")
         self.read_state(variable)
-        self._now[id(variable)] = value
+        self._now[id(variable)] = value if value.is_traced else self.graph.constant(value)
 
     def entries(self) -> list[StateEntry]:
         return [StateEntry(variable, before, self._now[key]) for key, (variable, before) in self._before.items()]
@@ -85,16 +87,18 @@ def trace(function: Callable[..., Any], *specs: Spec, name: str | None = None) -
     graph = Graph(name or str(getattr(function, "__name__", "graph")))
     arguments = [graph.add_input(key, spec) for key, spec in zip(_names(function, len(specs)), specs, strict=True)]
     state = _Trace(graph)
-    with state.active():
-        result = function(*arguments)
-        names, values, graph.structure = _flatten(result)
-        tensors = [as_tensor(value) for value in values]
+    try:
+        with state.active():
+            result = function(*arguments)
+            names, values, graph.structure = _flatten(result)
+            tensors = [_output(key, value) for key, value in zip(names, values, strict=True)]
+    finally:
+        graph.sealed = True
     for key, value in zip(names, tensors, strict=True):
         graph.outputs[key] = value if value.is_traced else graph.constant(value)
         if graph.outputs[key].node not in graph.nodes:
             raise TraceError(f"output {key!r} of {graph.name} belongs to another trace")
     graph.state = state.entries()
-    graph.sealed = True
     return run_passes(graph, [remove_dead_nodes], after="trace")
 
 
@@ -105,6 +109,15 @@ def _names(function: Callable[..., Any], count: int) -> list[str]:
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     return parameters[:count] if len(parameters) >= count else [f"arg{i}" for i in range(count)]
+
+
+def _output(name: str, value: Any) -> Tensor:
+    if value is None or isinstance(value, Mapping | list | tuple):
+        raise TraceError(
+            f"output {name!r} of a traced function is a {type(value).__name__}; outputs are tensors, "
+            "in one tuple, list or dict that holds nothing else"
+        )
+    return as_tensor(value)
 
 
 def _flatten(result: Any) -> tuple[list[str], list[Any], Callable[[Sequence[Any]], Any]]:

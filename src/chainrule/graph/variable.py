@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from chainrule.errors import DTypeError, ShapeError
+from chainrule.errors import DTypeError, ShapeError, TraceError
 from chainrule.graph.dims import Shape, format_shape
 from chainrule.graph.op import Array, Spec
 from chainrule.graph.operators import Operators
-from chainrule.graph.tensor import Tensor, TensorLike, as_tensor, frozen
+from chainrule.graph.tensor import Tensor, TensorLike, as_tensor, frozen, tensor
 
 __all__ = ["StateTrace", "Variable", "tracing_state"]
 
@@ -117,14 +117,20 @@ class Variable(Operators):
 
         Raises:
             ShapeError, DTypeError: the value does not have the variable's shape and dtype.
+            TraceError: the value belongs to another trace, or to one that has ended.
         """
-        if isinstance(value, Tensor) and value.is_traced:
-            trace = tracing_state.get()
-            assert trace is not None, "a traced tensor outlived its trace"
-            self._check(value.spec)
-            trace.write_state(self, value)
-            return
-        self.set_array(value.data if isinstance(value, Tensor) else np.array(value, dtype=self.dtype))
+        new = as_tensor(value) if isinstance(value, Operators) else tensor(np.asarray(value, dtype=self.dtype))
+        trace = tracing_state.get()
+        if trace is not None:
+            self._check(new.spec)
+            trace.write_state(self, new)
+        elif new.is_traced:
+            raise TraceError(
+                f"variable {self.name!r} was assigned a traced tensor after its trace had ended; "
+                "assign it inside the traced function"
+            )
+        else:
+            self.set_array(new.data)
 
     def set_array(self, array: Array) -> None:
         """Replace the value by an array of the same shape and dtype, without a copy."""

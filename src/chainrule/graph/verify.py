@@ -49,9 +49,12 @@ def inputs_come_first(graph: Graph) -> str | None:
 def results_are_made_here(graph: Graph) -> str | None:
     """Every output and every state output is made by a node of the graph."""
     ids = {node.id for node in graph.nodes}
-    for item in (*graph.results(), *graph.inputs.values(), *(entry.before for entry in graph.state)):
+    ends = [(f"output {name!r}", item) for name, item in graph.outputs.items()]
+    ends += [(f"input {name!r}", item) for name, item in graph.inputs.items()]
+    ends += [(f"variable {entry.name!r}", item) for entry in graph.state for item in (entry.before, entry.after)]
+    for name, item in ends:
         if item.node is None or item.node.id not in ids:
-            return f"{item.spec} is a result or input, but no node of the graph makes it"
+            return f"{name} is {item.spec}, which no node of the graph makes"
     return None
 
 

@@ -10,7 +10,7 @@ from chainrule.errors import ConfigError, ShapeError
 from chainrule.graph.dims import Shape, format_shape
 from chainrule.graph.tensor import Tensor
 from chainrule.layers.activations import ActivationLike, get_activation
-from chainrule.layers.arguments import positive
+from chainrule.layers.arguments import channels_last, positive
 from chainrule.layers.initializers import InitializerLike
 from chainrule.layers.layer import Layer
 from chainrule.ops._window import Padding, pair
@@ -26,6 +26,7 @@ class Conv2D(Layer):
         kernel_size: one integer or (height, width).
         strides: step of the window.
         padding: ``"valid"``, ``"same"``, or explicit as `ops.conv2d` takes it.
+        data_format: None or ``"channels_last"``.
         dilation_rate: distance between kernel positions.
         groups: channel groups; as many as channels makes it depthwise.
         activation: name, function, or None.
@@ -47,6 +48,7 @@ class Conv2D(Layer):
         kernel_size: int | Sequence[int],
         strides: int | Sequence[int] = (1, 1),
         padding: Padding = "valid",
+        data_format: str | None = None,
         dilation_rate: int | Sequence[int] = (1, 1),
         groups: int = 1,
         activation: ActivationLike = None,
@@ -56,6 +58,7 @@ class Conv2D(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        channels_last(data_format, self)
         self.filters = positive(filters, "filters", self)
         self.groups = positive(groups, "groups", self)
         self.kernel_size = pair(kernel_size, f"layer {self.path!r}: kernel_size")

@@ -9,6 +9,7 @@ from chainrule import ops
 from chainrule.errors import ConfigError, ShapeError
 from chainrule.graph.dims import format_shape
 from chainrule.graph.tensor import Tensor
+from chainrule.layers.arguments import channels_last
 from chainrule.layers.layer import Layer
 from chainrule.ops._window import Padding, pair
 
@@ -22,6 +23,7 @@ class _Pooling2D(Layer):
         pool_size: the window, one integer or (height, width).
         strides: step of the window; the window's size by default.
         padding: ``"valid"``, ``"same"``, or explicit as `ops.max_pool2d` takes it.
+        data_format: None or ``"channels_last"``.
         name: as in `Layer`.
     """
 
@@ -30,9 +32,11 @@ class _Pooling2D(Layer):
         pool_size: int | Sequence[int] = (2, 2),
         strides: int | Sequence[int] | None = None,
         padding: Padding = "valid",
+        data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        channels_last(data_format, self)
         self.pool_size = pair(pool_size, f"layer {self.path!r}: pool_size")
         self.strides = self.pool_size if strides is None else pair(strides, f"layer {self.path!r}: strides")
         if isinstance(padding, str) and padding not in ("valid", "same"):
@@ -43,7 +47,7 @@ class _Pooling2D(Layer):
 class MaxPooling2D(_Pooling2D):
     """Maximum over windows; see `ops.max_pool2d`.
 
-    Args: ``pool_size=(2, 2)``, ``strides=None`` (the pool size), ``padding="valid"``.
+    Args: ``pool_size=(2, 2)``, ``strides=None`` (the pool size), ``padding="valid"``, ``data_format=None``.
 
     >>> import chainrule as cr
     >>> cr.layers.MaxPooling2D(2)(cr.Input((26, 26, 32))).shape
@@ -70,10 +74,11 @@ class AveragePooling2D(_Pooling2D):
         pool_size: int | Sequence[int] = (2, 2),
         strides: int | Sequence[int] | None = None,
         padding: Padding = "valid",
+        data_format: str | None = None,
         count_padding: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pool_size, strides, padding, **kwargs)
+        super().__init__(pool_size, strides, padding, data_format, **kwargs)
         self.count_padding = count_padding
 
     def call(self, x: Tensor) -> Tensor:
@@ -84,6 +89,7 @@ class GlobalAveragePooling2D(Layer):
     """Mean of each channel over the whole image.
 
     Args:
+        data_format: None or ``"channels_last"``.
         keepdims: keep height and width as axes of size 1.
 
     >>> import chainrule as cr
@@ -91,8 +97,9 @@ class GlobalAveragePooling2D(Layer):
     (N, 64)
     """
 
-    def __init__(self, keepdims: bool = False, **kwargs: Any) -> None:
+    def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        channels_last(data_format, self)
         self.keepdims = keepdims
 
     def call(self, x: Tensor) -> Tensor:

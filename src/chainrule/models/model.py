@@ -19,9 +19,13 @@ from chainrule.metrics import Mean, get_metric
 from chainrule.optimizers import get_optimizer
 from chainrule.train.callbacks import Callback, History
 from chainrule.train.loop import Trainer
+from chainrule.train.progress import format_logs
 from chainrule.train.step import Objective
 
 __all__ = ["Model"]
+
+BATCH_SIZE = 32
+"""Samples in a step where nothing is said, as in Keras."""
 
 
 class Model(Layer):
@@ -104,7 +108,7 @@ class Model(Layer):
 
     # -- training -----------------------------------------------------------------------------------------
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Sequence[Any] | None = None) -> None:
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *, metrics: Sequence[Any] | None = None) -> None:
         """Choose what `fit` does.
 
         Args:
@@ -161,10 +165,10 @@ class Model(Layer):
         self,
         x: Any,
         y: Any,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | None = None,
         validation_split: float = 0.0,
         validation_data: tuple[Any, Any] | None = None,
         shuffle: bool = True,
@@ -174,7 +178,7 @@ class Model(Layer):
         Args:
             x: samples ``(samples, ...)``; 8-bit integers and float64 are cast in the step.
             y: labels or targets, one for each sample.
-            batch_size: samples in a step; the last batch of an epoch may be shorter.
+            batch_size: samples in a step, 32 by default; the last batch of an epoch may be shorter.
             epochs: passes over the data.
             verbose: 0 silent, 1 a progress bar, 2 a line for each epoch; ``"auto"`` is 1 in a terminal, else 2.
             callbacks: see `callbacks`.
@@ -191,33 +195,49 @@ class Model(Layer):
         Raises:
             ConfigError, DataError, ShapeError, DTypeError: before the first step, naming what does not fit.
         """
+        size = BATCH_SIZE if batch_size is None else batch_size
         return self._compiled().fit(
-            x, y, batch_size, epochs, verbose, list(callbacks), validation_split, validation_data, shuffle
+            x, y, size, epochs, verbose, list(callbacks or ()), validation_split, validation_data, shuffle
         )
 
-    def evaluate(self, x: Any, y: Any, batch_size: int = 32) -> dict[str, float]:
-        """Mean loss and metrics over some data, by name."""
-        return self._compiled().evaluate(x, y, batch_size)
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int | None = None, verbose: str | int = 0, return_dict: bool = False
+    ) -> Any:
+        """Mean loss and metrics over some data.
 
-    def predict(self, x: Any, batch_size: int = 32) -> Array:
+        Args:
+            x, y: samples and labels.
+            batch_size: samples in a step, 32 by default.
+            verbose: anything but 0 prints a line.
+            return_dict: give numbers by name.
+
+        Returns:
+            The loss, or a list of it and each metric in the order of `compile`, or a dict.
+        """
+        found = self._compiled().evaluate(x, y, BATCH_SIZE if batch_size is None else batch_size)
+        if verbose:
+            print(format_logs(found))
+        if return_dict:
+            return found
+        return list(found.values()) if len(found) > 1 else found["loss"]
+
+    def predict(self, x: Any, batch_size: int | None = None) -> Array:
         """The outputs for some samples, as one array."""
         trainer = self._trainer or Trainer(self, None)
         self._trainer = trainer
-        return trainer.predict(x, batch_size)
+        return trainer.predict(x, BATCH_SIZE if batch_size is None else batch_size)
 
     # -- showing and storing ------------------------------------------------------------------------------
 
-    def summary(self) -> str:
-        """Print and return a table of layers: output shape, parameters, and forward FLOPs for one sample.
+    def summary(self) -> None:
+        """Print a table of layers: output shape, parameters, and forward FLOPs for one sample.
 
         Raises:
             ConfigError: the input shape is not known yet.
         """
         from chainrule.models.summary import summarise
 
-        text = summarise(self)
-        print(text)
-        return text
+        print(summarise(self))
 
     def save(self, path: str | Path) -> Path:
         """Write the model to one safetensors file: weights, architecture and compile settings.

@@ -16,11 +16,13 @@ __all__ = ["RMSprop"]
 class RMSprop(Optimizer):
     """Steps divided by a running root mean square of the gradient.
 
-    ``v = rho v + (1 - rho) g**2`` and ``w -= rate * g / sqrt(v + epsilon)``.
+    ``v = rho v + (1 - rho) g**2`` and ``w -= rate * g / sqrt(v + epsilon)``; with a momentum m that quotient
+    is added to a velocity, ``u = m u + rate * g / sqrt(v + epsilon)``, and ``w -= u``.
 
     Args:
         learning_rate: 0.001 by default.
         rho: decay of the mean square, in [0, 1).
+        momentum: in [0, 1).
         epsilon: keeps the quotient finite.
 
     Source: Tieleman and Hinton, Coursera lecture 6.5, 2012.
@@ -30,19 +32,25 @@ class RMSprop(Optimizer):
     0.9
     """
 
-    slots = ("v",)
-
-    def __init__(self, learning_rate: float = 0.001, rho: float = 0.9, epsilon: float = 1e-7) -> None:
+    def __init__(
+        self, learning_rate: float = 0.001, rho: float = 0.9, momentum: float = 0.0, epsilon: float = 1e-7
+    ) -> None:
         super().__init__(learning_rate)
         self.rho = in_unit_interval(rho, "RMSprop: rho")
+        self.momentum = in_unit_interval(momentum, "RMSprop: momentum")
+        self.slots = ("v", "velocity") if self.momentum else ("v",)
         if not epsilon >= 0:
             raise ConfigError(f"RMSprop: epsilon must not be negative, got {epsilon!r}")
         self.epsilon = float(epsilon)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}
+        return {**super().get_config(), "rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon}
 
     def update(self, variable: Variable, gradient: Tensor, slots: dict[str, Variable], rate: Tensor) -> None:
         v = slots["v"] * self.rho + gradient * gradient * (1 - self.rho)
         slots["v"].assign(v)
-        variable.assign(variable - rate * gradient / ops.sqrt(v + self.epsilon))
+        change = rate * gradient / ops.sqrt(v + self.epsilon)
+        if self.momentum:
+            change = slots["velocity"] * self.momentum + change
+            slots["velocity"].assign(change)
+        variable.assign(variable - change)

@@ -1,4 +1,4 @@
-"""Callbacks: what happens around the steps of `fit`."""
+"""Callbacks: what happens around the steps of `fit`, with Keras's names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chainrule.models.model import Model
 
-__all__ = ["Callback", "History"]
+__all__ = ["Callback", "History", "Logs"]
+
+Logs = Mapping[str, float] | None
 
 
 class Callback:
@@ -16,28 +18,33 @@ class Callback:
 
     Attributes:
         model: the model in training; set ``self.model.stop_training = True`` to end after the running epoch.
+        params: ``epochs``, ``steps`` (in an epoch), ``samples`` and ``batch_size``.
 
     >>> import chainrule as cr
     >>> class Print(cr.callbacks.Callback):
-    ...     def on_epoch_end(self, epoch, logs):
+    ...     def on_epoch_end(self, epoch, logs=None):
     ...         print(epoch, sorted(logs))
     """
 
     model: Model
+    params: Mapping[str, Any]
 
-    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
-        """Before the first epoch; `plan` holds ``epochs``, ``steps`` (in an epoch) and ``samples``."""
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Before the first epoch."""
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Before an epoch, counted from 0."""
 
-    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
-        """After a step, counted from 0 in the epoch; `logs` are the running means, and ``samples`` so far."""
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Before a step, counted from 0 in the epoch."""
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """After a step; `logs` are the running means of loss and metrics."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """After an epoch; `logs` are its means, those of validation under ``val_...``."""
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         """After the last epoch, also when Ctrl-C ended it."""
 
 
@@ -55,9 +62,9 @@ class History(Callback):
         self.epoch: list[int] = []
         self.interrupted = False
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.epoch.append(epoch)
-        for name, value in logs.items():
+        for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
 
     def __repr__(self) -> str:

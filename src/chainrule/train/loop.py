@@ -75,12 +75,13 @@ class Trainer:
         history = History()
         chain = [history, *callbacks, *progress_for(verbose)]
         run = self._executable("step", x, y)
-        plan = {"epochs": epochs, "steps": -(-len(x) // batch_size), "samples": len(x)}
+        steps = -(-len(x) // batch_size)
         for callback in chain:
             callback.model = self.model
+            callback.params = {"epochs": epochs, "steps": steps, "samples": len(x), "batch_size": batch_size}
         self.model.stop_training = False
         with interruptible() as interrupt:
-            _call(chain, "on_train_begin", plan)
+            _call(chain, "on_train_begin")
             try:
                 for epoch in range(epochs):
                     order = self._order(len(x), shuffle)
@@ -127,12 +128,11 @@ class Trainer:
         self._reset()
         _call(chain, "on_epoch_begin", epoch)
         seed, _, first_row = (item.data for item in words(get_seed()))
-        done = 0
         for step, rows in enumerate(_batches(order, batch_size)):
+            _call(chain, "on_train_batch_begin", step)
             rate = np.float64(objective.optimizer.learning_rate)
             run(x[rows], y[rows], rate, seed, first_row, np.float64(len(rows)))
-            done += len(rows)
-            _call(chain, "on_batch_end", step, {**self._results(), "samples": done})
+            _call(chain, "on_train_batch_end", step, self._results())
             if interrupt.requested:
                 break
         self._epochs_seen += 1

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from chainrule.errors import ConfigError
-from chainrule.train.callbacks import Callback
+from chainrule.train.callbacks import Callback, Logs
 
 __all__ = ["EpochLines", "ProgressBar", "format_logs", "progress_for"]
 
@@ -27,29 +26,26 @@ def progress_for(verbose: str | int) -> list[Callback]:
     return choices[verbose]
 
 
-def format_logs(logs: Mapping[str, float]) -> str:
+def format_logs(logs: Logs) -> str:
     """Loss and metrics as one line.
 
     >>> format_logs({"loss": 0.51234, "accuracy": 0.98765})
     'loss 0.5123  accuracy 0.9877'
     """
-    return "  ".join(f"{name} {value:.4f}" for name, value in logs.items() if name != "samples")
+    return "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
 
 
 class EpochLines(Callback):
     """One line for each epoch."""
 
-    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
-        self._plan = plan
-
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         seconds = time.perf_counter() - self._start
-        rate = self._plan["samples"] / max(seconds, 1e-9)
+        rate = self.params["samples"] / max(seconds, 1e-9)
         print(
-            f"epoch {epoch + 1}/{self._plan['epochs']}  {format_logs(logs)}  {seconds:.1f} s  {rate:,.0f} samples/s",
+            f"epoch {epoch + 1}/{self.params['epochs']}  {format_logs(logs)}  {seconds:.1f} s  {rate:,.0f} samples/s",
             flush=True,
         )
 
@@ -57,10 +53,9 @@ class EpochLines(Callback):
 class ProgressBar(Callback):
     """A live bar for each epoch: running means, samples a second, time left."""
 
-    def on_train_begin(self, plan: Mapping[str, Any]) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._plan = plan
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=20),
@@ -71,18 +66,19 @@ class ProgressBar(Callback):
         )
         self._bar.start()
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
         self._task = self._bar.add_task(
-            "", total=self._plan["steps"], epoch=f"{epoch + 1}/{self._plan['epochs']}", logs="", rate="-"
+            "", total=self.params["steps"], epoch=f"{epoch + 1}/{self.params['epochs']}", logs="", rate="-"
         )
 
-    def on_batch_end(self, step: int, logs: Mapping[str, float]) -> None:
-        rate = logs["samples"] / max(time.perf_counter() - self._start, 1e-9)
-        self._bar.update(self._task, completed=step + 1, logs=format_logs(logs), rate=f"{rate:,.0f}")
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        seen = min((batch + 1) * self.params["batch_size"], self.params["samples"])
+        rate = seen / max(time.perf_counter() - self._start, 1e-9)
+        self._bar.update(self._task, completed=batch + 1, logs=format_logs(logs), rate=f"{rate:,.0f}")
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
-        self._bar.update(self._task, completed=self._plan["steps"], logs=format_logs(logs))
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self._bar.update(self._task, completed=self.params["steps"], logs=format_logs(logs))
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         self._bar.stop()
