@@ -73,6 +73,19 @@ def changed_since_install(place: Path) -> int:
     )
 
 
+# --- The seed ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def seed_zero() -> Generator[None]:
+    """Every test starts from the seed that a fresh process has."""
+    import chainrule as cr
+
+    cr.set_seed(0)
+    yield
+    cr.set_seed(0)
+
+
 # --- Data sets -----------------------------------------------------------------------------------
 
 

@@ -3,8 +3,8 @@
 An environment holds the wheel built from this checkout, never `src/` itself, so that what runs and
 what is tested is what a user installs::
 
-    python tools/environment.py prepare demo            .venv with the wheel and the extra `digits`
-    python tools/environment.py prepare dev             the same, with every extra and tool
+    python tools/environment.py prepare demo            .venv with the wheel and the extra `scikit-learn`
+    python tools/environment.py prepare dev             the same, with the extras in use and every tool
     python tools/environment.py pythons [-- ARGUMENTS]  the quick tests on each Python found here
 
 `prepare` leaves a stamp in the environment that says what it was made from. While the stamp is true
@@ -41,7 +41,7 @@ SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 
 # Profiles from small to large: each one holds everything of those before it.
 PROFILES = ("demo", "dev")
-EXTRA_OF_PROFILE = {"demo": "digits", "dev": "all"}
+EXTRA_OF_PROFILE = {"demo": "scikit-learn", "dev": "scikit-learn,pillow"}
 
 # The interpreter under this one, which stays when the environment that runs this is made anew.
 BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable))

@@ -6,10 +6,12 @@
 1490
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from chainrule import (
     autodiff,
     callbacks,
-    data,
     engines,
     errors,
     graph,
@@ -30,6 +32,9 @@ from chainrule.layers import Input
 from chainrule.models import Model, Sequential, load_model
 from chainrule.random import set_seed
 from chainrule.versions import show_versions
+
+if TYPE_CHECKING:
+    from chainrule import data as data
 
 __all__ = [
     "Input",
@@ -64,3 +69,10 @@ __all__ = [
     "versions",
     "vjp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``cr.data`` is imported when it is first used: readers of archives are slow to load."""
+    if name == "data":
+        return import_module("chainrule.data")
+    raise AttributeError(f"module 'chainrule' has no attribute {name!r}")

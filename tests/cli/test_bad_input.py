@@ -86,7 +86,7 @@ def test_a_validation_part_that_leaves_nothing(refused: Refused, shapes: Path) -
 def test_digits_without_scikit_learn(refused: Refused, monkeypatch: pytest.MonkeyPatch, inside: Path) -> None:
     for module in [name for name in sys.modules if name.partition(".")[0] == "sklearn"] + ["sklearn"]:
         monkeypatch.setitem(sys.modules, module, None)
-    assert 'install it with: pip install "chainrule[digits]"' in refused("train")
+    assert 'install it with: pip install "chainrule[scikit-learn]"' in refused("train")
     assert list(inside.iterdir()) == []
 
 

@@ -22,6 +22,7 @@ from chainrule.cli.classifier import Classifier
 from chainrule.cli.options import seed_list
 from chainrule.cli.schedule import callbacks_for
 from chainrule.networks import digits
+from chainrule.runs import write_history
 from chainrule.train.callbacks import Callback, Logs
 from tests.cli.support import SHORT, Command
 
@@ -259,6 +260,18 @@ def test_ctrl_c_during_the_test(chainrule: Command, shapes: Path, monkeypatch: p
     assert printed.status == 130
     assert names(Path("r")) == [name for name in FILES if name != "confusion.png"]
     assert config_of(Path("r"))["result"]["test_accuracy"] is None
+
+
+def test_ctrl_c_while_saving(chainrule: Command, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press_and_write(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write_history(*arguments)
+
+    monkeypatch.setattr(training, "write_history", press_and_write)
+    printed = chainrule("train", shapes, "--epochs", 1, "--run", "r")
+    assert printed.status == 130
+    assert "the test was interrupted" in printed.err
+    assert chainrule("evaluate", "r").status == 0
 
 
 def test_ctrl_c_ends_the_other_seeds_too(chainrule: Command, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

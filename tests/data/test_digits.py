@@ -12,7 +12,6 @@ from chainrule.errors import ConfigError, MissingDependencyError
 
 
 def test_shapes_and_units() -> None:
-    pytest.importorskip("sklearn")
     data = digits()
     assert data.x_train.shape == (1347, 8, 8, 1)
     assert data.x_test.shape == (450, 8, 8, 1)
@@ -36,7 +35,6 @@ def test_the_split_is_stratified_and_loses_nothing() -> None:
 
 
 def test_the_seed_decides_the_split() -> None:
-    pytest.importorskip("sklearn")
     first, again, other = digits(seed=1), digits(seed=1), digits(seed=2)
     np.testing.assert_array_equal(first.x_train, again.x_train)
     np.testing.assert_array_equal(first.y_test, again.y_test)
@@ -45,19 +43,17 @@ def test_the_seed_decides_the_split() -> None:
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, 0.001, 0.999, float("nan"), float("inf")])
 def test_fractions_that_do_not_split(fraction: float) -> None:
-    pytest.importorskip("sklearn")
     with pytest.raises(ConfigError, match="test_fraction"):
         digits(test_fraction=fraction)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_seeds_that_are_none(seed: int) -> None:
-    pytest.importorskip("sklearn")
     with pytest.raises(ConfigError, match=f"seed={seed}"):
         digits(seed=seed)
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "chainrule\[digits\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "chainrule\[scikit-learn\]"'):
         digits()

@@ -21,7 +21,7 @@ BATCHES = st.integers(0, 50)
 LINEAR: list[Callable[[Any, Any], Any]] = [operator.add, operator.sub]
 
 
-# --- Operations agree with integers --------------------------------------------------------------
+# --- Operations agree with integers ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", LINEAR)
@@ -93,7 +93,7 @@ def test_a_dim_is_no_integer() -> None:
     assert BATCH * 1 == BATCH
 
 
-# --- What a batch size cannot do -------------------------------------------------------------------
+# --- What a batch size cannot do ------------------------------------------------------------------
 
 
 def test_a_product_of_batch_sizes_is_refused() -> None:
@@ -141,7 +141,7 @@ def test_asking_for_the_value_is_a_named_error(use: Callable[[], Any]) -> None:
     assert "cr.ops.element_count" in str(caught.value)
 
 
-# --- Shapes ------------------------------------------------------------------------------------------
+# --- Shapes ---------------------------------------------------------------------------------------
 
 
 @given(shape=st.lists(st.integers(0, 5), max_size=4), dim=DIMS, place=st.integers(0, 4), batch=BATCHES)

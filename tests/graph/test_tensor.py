@@ -32,7 +32,7 @@ def gradient(x: cr.Tensor) -> np.ndarray:
     return x.grad.numpy()
 
 
-# --- Making tensors ----------------------------------------------------------------------------------
+# --- Making tensors -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_tensor_of_a_variable_is_its_value() -> None:
     assert cr.tensor(variable).numpy().tolist() == [1.0, 2.0]
 
 
-# --- Tensors never change --------------------------------------------------------------------------
+# --- Tensors never change -------------------------------------------------------------------------
 
 
 MAKERS: dict[str, Callable[[np.ndarray], cr.Tensor]] = {
@@ -131,7 +131,7 @@ def test_items_cannot_be_assigned() -> None:
         x[0] = 5.0
 
 
-# --- A traced tensor has no value --------------------------------------------------------------------
+# --- A traced tensor has no value -----------------------------------------------------------------
 
 
 NEEDS_A_VALUE: dict[str, tuple[Use, str]] = {
@@ -192,7 +192,7 @@ def test_traced_tensors_show_their_spec() -> None:
     assert seen == ["Tensor(float32(N, 3), traced)"]
 
 
-# --- dtypes ------------------------------------------------------------------------------------------
+# --- dtypes ---------------------------------------------------------------------------------------
 
 
 ARITHMETIC: list[Callable[[Any, Any], Any]] = [operator.add, operator.sub, operator.mul, operator.truediv]
@@ -256,7 +256,7 @@ def test_casts_convert() -> None:
     assert x.astype("float32") is x
 
 
-# --- Operators and NumPy -------------------------------------------------------------------------------
+# --- Operators and NumPy --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", [*ARITHMETIC, *COMPARISONS, operator.pow, operator.matmul])
@@ -302,7 +302,7 @@ def test_unary_operators_and_methods() -> None:
     assert t.max().item() == x.max()
 
 
-# --- Properties ------------------------------------------------------------------------------------------
+# --- Properties -----------------------------------------------------------------------------------
 
 
 def test_shape_size_and_rank() -> None:
@@ -341,7 +341,7 @@ def test_tensors_can_be_keys() -> None:
     assert hash(x * 2) != hash(x * 2)
 
 
-# --- Indexing --------------------------------------------------------------------------------------------
+# --- Indexing -------------------------------------------------------------------------------------
 
 
 SLICES = st.builds(
@@ -426,7 +426,7 @@ def test_other_cuts_of_the_batch_axis_are_named_errors(index: Any) -> None:
         cr.trace(lambda x: x[index], cr.input_spec((None, 2)))
 
 
-# --- Gradients of eager tensors ----------------------------------------------------------------------
+# --- Gradients of eager tensors -------------------------------------------------------------------
 
 
 def test_gradients_accumulate_until_forgotten() -> None:

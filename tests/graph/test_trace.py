@@ -29,7 +29,7 @@ def ops_of(graph: Graph) -> list[str]:
     return [node.op.name for node in graph.nodes if node.op not in (INPUT, CONSTANT)]
 
 
-# --- Inputs and outputs --------------------------------------------------------------------------------
+# --- Inputs and outputs ---------------------------------------------------------------------------
 
 
 class Pair(NamedTuple):
@@ -48,6 +48,14 @@ RETURNS: dict[str, tuple[Callable[[cr.Tensor], Any], list[str], type]] = {
 }
 
 
+def leaves(result: Any) -> list[Any]:
+    """The values inside what a function returned."""
+    if isinstance(result, dict | tuple | list):
+        values = list(result.values()) if isinstance(result, dict) else list(result)
+        return [leaf for value in values for leaf in leaves(value)]
+    return [result.numpy() if isinstance(result, cr.Tensor) else result]
+
+
 @pytest.mark.parametrize(("function", "names", "kind"), RETURNS.values(), ids=RETURNS.keys())
 def test_a_graph_returns_what_the_function_returns(
     function: Callable[[cr.Tensor], Any], names: list[str], kind: type
@@ -57,9 +65,9 @@ def test_a_graph_returns_what_the_function_returns(
     x = floats(3)
     got, expected = Executable(graph)(x), function(cr.tensor(x))
     assert isinstance(got, kind)
-    pairs = zip(got.values(), expected.values(), strict=True) if kind is dict else zip(got, expected, strict=True)
-    for mine, theirs in [(got, expected)] if kind is np.ndarray else pairs:
-        np.testing.assert_array_equal(mine, theirs.numpy() if isinstance(theirs, cr.Tensor) else theirs)
+    assert len(leaves(got)) == len(leaves(expected))
+    for mine, theirs in zip(leaves(got), leaves(expected), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_keys_of_a_dict_are_kept() -> None:
@@ -115,7 +123,7 @@ def test_inputs_that_nothing_reads_stay() -> None:
     assert Executable(graph)(np.ones(2, np.float32), floats(4, 3)).tolist() == [2.0, 2.0]
 
 
-# --- Constants -------------------------------------------------------------------------------------------
+# --- Constants ------------------------------------------------------------------------------------
 
 
 def test_equal_constants_are_one_node() -> None:
@@ -166,7 +174,7 @@ def test_a_constant_can_be_repeated_along_the_batch() -> None:
     assert Executable(graph)(floats(2, 3)).tolist() == [[2.0] * 3] * 2
 
 
-# --- The symbolic batch size -------------------------------------------------------------------------------
+# --- The symbolic batch size ----------------------------------------------------------------------
 
 
 def test_the_first_axis_is_n() -> None:
@@ -235,7 +243,7 @@ def test_one_batch_size_only() -> None:
         cr.trace(lambda x: x, cr.input_spec((None, None)))
 
 
-# --- State -----------------------------------------------------------------------------------------------------
+# --- State ----------------------------------------------------------------------------------------
 
 
 def test_variables_that_are_read_or_written_become_state() -> None:
@@ -302,7 +310,7 @@ def test_a_failed_assignment_changes_nothing() -> None:
     assert variable.numpy().tolist() == [1.0]
 
 
-# --- Traces inside traces ----------------------------------------------------------------------------------------
+# --- Traces inside traces -------------------------------------------------------------------------
 
 
 def test_traces_nest() -> None:
@@ -353,7 +361,7 @@ def test_an_outer_tensor_is_no_state_of_an_inner_trace() -> None:
         cr.trace(lambda x: cr.trace(lambda y: inner(x, y), cr.input_spec((2,))), cr.input_spec((2,)))
 
 
-# --- Leaks -----------------------------------------------------------------------------------------------------------
+# --- Leaks ----------------------------------------------------------------------------------------
 
 
 def leaked(*, failing: bool = False) -> cr.Tensor:
@@ -391,7 +399,7 @@ def test_a_leaked_tensor_is_no_value_for_a_variable() -> None:
     assert variable.numpy().tolist() == [1.0]
 
 
-# --- Errors speak of layers ----------------------------------------------------------------------------------------
+# --- Errors speak of layers -----------------------------------------------------------------------
 
 
 def test_control_flow_on_a_value_names_the_layer() -> None:
@@ -399,9 +407,9 @@ def test_control_flow_on_a_value_names_the_layer() -> None:
         def call(self, x: Any) -> Any:
             return x if cr.ops.sum(x) > 0 else -x
 
-    model = cr.Sequential([cr.Input((3,)), Gate(name="my_gate")])
+    gate = Gate(name="my_gate")
     with pytest.raises(TraceError, match=r"layer 'my_gate' \(greater\)\) cannot be used as a Python bool"):
-        cr.trace(lambda x: model(x), cr.input_spec((None, 3)))
+        cr.trace(lambda x: gate(x), cr.input_spec((None, 3)))
 
 
 def test_a_shape_error_names_the_layer() -> None:
@@ -437,13 +445,13 @@ def test_nodes_know_layer_and_pass() -> None:
     def function(x: cr.Tensor) -> Any:
         with scope(layer="body"):
             y = (x * x).sum()
-        return cr.gradients(y, [x])[0]
+        return y, cr.gradients(y, [x])[0]
 
     graph = cr.trace(function, cr.input_spec((None,)))
     places = {
         (node.provenance.layer, node.provenance.phase) for node in graph.nodes if node.op not in (INPUT, CONSTANT)
     }
-    assert places == {("body", "forward"), ("body", "backward")} or places == {("body", "backward")}
+    assert places == {("body", "forward"), ("body", "backward")}
 
 
 def test_cotangents_are_summed_in_the_backward_pass() -> None:

@@ -326,7 +326,6 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned() -> None:
     reference.fit(X, Y, batch_size=10, epochs=1, verbose=0)
     assert weights_of(model) != weights_of(reference)
     model.fit(X, Y, batch_size=10, epochs=1, verbose=0)
-    cr.set_seed(0)
 
 
 def test_fit_runs_outside_the_main_thread() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule import ops
-from chainrule.data.checks import check_labels_sparse
+from chainrule.train.checks import check_labels_sparse
 from chainrule.errors import ConfigError, DataError, ShapeError
 from chainrule.graph.tensor import tensor
 from chainrule.losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy

@@ -17,8 +17,9 @@ def one_blas_thread() -> Iterator[None]:
     """Keep matrix products on one thread, unless the environment chooses a number.
 
     Batches of small images give products too small to share, and OpenBLAS's threads wait by spinning: beside
-    other work on two cores an epoch of the digits took 14 s with two threads and 1.6 s with one.  threadpoolctl,
-    which comes with scikit-learn, sets the number; without it nothing is changed.
+    other work on two cores an epoch of the digits took 14 s with two threads and 1.6 s with one.  A fixed number
+    also keeps the rounding of sums, and so the bits of a run, from depending on the machine's number of cores.
+    threadpoolctl, which comes with scikit-learn, sets it; without it nothing is changed.
     """
     with contextlib.ExitStack() as limits:
         if not any(name in os.environ for name in _CHOSEN_BY_THE_USER):

@@ -38,6 +38,7 @@ from chainrule.runs import (
     write_history,
     write_text_atomic,
 )
+from chainrule.train.interrupt import interruptible
 from chainrule.versions import versions
 
 __all__ = ["run"]
@@ -111,7 +112,6 @@ def _train(options: Mapping[str, Any], path: Path | None, progress: Progress) ->
         start = time.perf_counter()
         history = _fit(model, settings, dataset, progress.verbose)
         seconds = time.perf_counter() - start
-        _save(folder, model, history)
         return _conclude(folder, model, dataset, history, config, seconds, progress)
 
 
@@ -173,10 +173,12 @@ def _describe(settings: Settings, dataset: Dataset) -> dict[str, Any]:
     return config
 
 
-def _save(folder: Path, model: Model, history: History) -> None:
-    """Write what was learned, before anything else can go wrong."""
-    model.save(folder / MODEL_FILE)
-    write_history(folder, _even(history))
+def _save(folder: Path, model: Model, history: History) -> bool:
+    """Write what was learned, before anything else can go wrong; whether Ctrl-C was pressed meanwhile."""
+    with interruptible() as interrupt:
+        model.save(folder / MODEL_FILE)
+        write_history(folder, _even(history))
+    return interrupt.requested
 
 
 def _even(history: History) -> dict[str, list[float]]:
@@ -194,15 +196,19 @@ def _conclude(
     seconds: float,
     progress: Progress,
 ) -> Outcome:
-    """Test the model, write the rest of the run folder, and print what came out."""
-    score = _test(model, dataset)
+    """Save and test the model, write the rest of the run folder, and print what came out."""
+    epochs, planned = len(history.epoch), config["settings"]["epochs"]
+    impatient = _save(folder, model, history)
+    if history.interrupted:
+        warn(f"interrupted in epoch {epochs} of {planned}; what was learned until then is in {folder}")
+    score = None if impatient else _test(model, dataset)
     interrupted = history.interrupted or score is None
-    epochs = len(history.epoch)
-    result = _result(score, model, epochs, seconds, interrupted)
-    write_config(folder, {**config, "result": result})
+    write_config(folder, {**config, "result": _result(score, model, epochs, seconds, interrupted)})
     learning_curves(folder / "curves.png", _even(history))
     pictures = ["curves.png"]
-    if score is not None:
+    if score is None:
+        warn("the test was interrupted, so there is no test accuracy")
+    else:
         names = name_classes(dataset.class_names, len(score.confusion))
         confusion_matrix(folder / "confusion.png", score.confusion, names)
         pictures.append("confusion.png")
@@ -213,9 +219,6 @@ def _conclude(
     progress.say(f"pictures  {', '.join(str(folder / picture) for picture in pictures)}")
     if not all(map(math.isfinite, history.history["loss"])):
         warn("the loss is no longer finite, so the model is of no use; try a smaller --learning-rate")
-    if interrupted:
-        planned = config["settings"]["epochs"]
-        warn(f"interrupted in epoch {epochs} of {planned}; what was learned until then is in {folder}")
     return Outcome(score, interrupted)
 
 

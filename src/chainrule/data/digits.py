@@ -58,5 +58,5 @@ def _import(module: str) -> ModuleType:
     except ImportError as error:
         raise MissingDependencyError(
             "the digits data set comes with scikit-learn, which cannot be imported; install it "
-            'with: pip install "chainrule[digits]"'
+            'with: pip install "chainrule[scikit-learn]"'
         ) from error

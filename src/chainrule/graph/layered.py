@@ -219,10 +219,9 @@ def _ordered_rows(wires: _Wires, spacing: Spacing) -> list[list[int]]:
 
 def _packed(wires: _Wires, row: Sequence[int], spacing: Spacing) -> dict[int, float]:
     """Positions of a row's boxes side by side, around 0."""
-    distances = _distances(wires, row, spacing)
-    places = list(accumulate(distances, initial=0.0))
+    places = list(accumulate(_distances(wires, row, spacing), initial=0.0))
     middle = places[-1] / 2
-    return {index: place - middle for index, place in zip(row, places, strict=True)}
+    return {index: place - middle for index, place in zip(row, places, strict=False)}  # an empty row has no box
 
 
 def _distances(wires: _Wires, row: Sequence[int], spacing: Spacing) -> list[float]:

@@ -77,7 +77,7 @@ def specs_follow_from_the_shape_rules(graph: Graph) -> str | None:
     for node in graph.nodes:
         try:
             specs = node.op.output_specs([item.spec for item in node.inputs], node.attrs)
-        except ChainruleError as error:
+        except (ChainruleError, TypeError) as error:  # TypeError: an attribute too many or too few
             return f"{node.where} no longer accepts its inputs: {error}"
         if specs != node.specs:
             return f"{node.where} is recorded as {node.specs}, its shape rule says {specs}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -346,6 +345,8 @@ def _refuse_unknown(cls: type[Layer], kwargs: Mapping[str, Any]) -> None:
     } - {"self", "args", "kwargs"}
     for name in kwargs:
         if name not in known:
+            import difflib  # only a mistake needs it
+
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(known))}"
             raise ConfigError(f"{cls.__name__}: unknown argument {name!r}{hint}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from chainrule.data.checks import check_labels_sparse, check_same_length
+from chainrule.train.checks import check_labels_sparse, check_same_length
 from chainrule.errors import DataError
 from chainrule.runs.folder import write_bytes_atomic
 

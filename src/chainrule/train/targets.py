@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.data.checks import (
+from chainrule.train.checks import (
     check_inputs,
     check_labels_binary,
     check_labels_one_hot,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from chainrule.data.checks import (
+from chainrule.train.checks import (
     check_inputs,
     check_labels_binary,
     check_labels_one_hot,
