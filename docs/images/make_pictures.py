@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import chainrule as cr
-from chainrule.graph import draw
 from chainrule.train.step import step_graph
 
 FOLDER = Path(__file__).parent
@@ -24,7 +23,7 @@ def training_step() -> None:
     )
     model.compile("sgd", cr.losses.SparseCategoricalCrossentropy(from_logits=True))
     x, y = cr.input_spec((None, 28, 28, 1)), cr.input_spec((None,), "int32")
-    draw(step_graph(model, model.objective, x, y), FOLDER / "step.svg", by="layer")
+    step_graph(model, model.objective, x, y).draw(FOLDER / "step.svg", by="layer")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from chainrule.__about__ import __version__
 
 __all__ = ["show_versions", "versions"]
 
-_PACKAGES = ("numpy", "safetensors", "rich", "matplotlib", "scikit-learn", "pillow")
+_PACKAGES = ("numpy", "safetensors", "rich", "matplotlib", "threadpoolctl", "scikit-learn", "pillow")
 
 
 def versions() -> dict[str, str]:

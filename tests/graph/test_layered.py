@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainrule.graph.layered import Box, Net, Path, Point, Port, Spacing, arrange, longest_paths, separate
+from chainrule.graph.drawing.layered import Box, Net, Path, Point, Port, Spacing, arrange, longest_paths, separate
 
 SPACING = Spacing(boxes=12.0, lanes=30.0, rows=20.0, lines=6.0)
 

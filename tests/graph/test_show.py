@@ -10,9 +10,9 @@ import pytest
 
 import chainrule as cr
 from chainrule.errors import ConfigError
-from chainrule.graph import BATCH, CONSTANT, INPUT, Graph, scope, show
+from chainrule.graph import BATCH, CONSTANT, INPUT, Graph, scope
 from chainrule.graph.dims import Size
-from chainrule.graph.show import Names, format_flops, select
+from chainrule.graph.show import Names, format_flops, select, show
 from chainrule.train.step import step_graph
 
 

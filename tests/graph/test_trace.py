@@ -168,10 +168,22 @@ def test_a_graph_does_not_see_later_changes_of_a_captured_array() -> None:
     assert run(np.zeros((1, 2), np.float32)).tolist() == [[1.0, 2.0]]
 
 
-@pytest.mark.xfail(strict=True, reason="constants alone cannot make a tensor whose shape holds N")
 def test_a_constant_can_be_repeated_along_the_batch() -> None:
-    graph = cr.trace(lambda x: cr.ops.broadcast_to(cr.tensor(2.0), x.shape), cr.input_spec((None, 3)))
-    assert Executable(graph)(floats(2, 3)).tolist() == [[2.0] * 3] * 2
+    graph = cr.trace(lambda x: cr.ops.broadcast_to(cr.tensor(2.0), x.shape) * 3, cr.input_spec((None, 3)))
+    assert ops_of(graph) == ["broadcast_to", "multiply"]
+    assert Executable(graph)(floats(2, 3)).tolist() == [[6.0] * 3] * 2
+
+
+def test_a_recurrent_state_can_start_from_constants() -> None:
+    def function(x: cr.Tensor) -> cr.Tensor:
+        state = cr.ops.broadcast_to(cr.tensor(0.0), (x.shape[0], 2))
+        for step in range(3):
+            state = state * 0.5 + x[:, step]
+        return state
+
+    x = floats(4, 3, 2)
+    expected = (x[:, 0] * 0.5 + x[:, 1]) * 0.5 + x[:, 2]
+    np.testing.assert_allclose(Executable(cr.trace(function, cr.input_spec((None, 3, 2))))(x), expected, rtol=1e-5)
 
 
 # --- The symbolic batch size ----------------------------------------------------------------------

@@ -223,3 +223,16 @@ def test_matmul_follows_numpy(i: int, k: int, j: int, ta: bool, tb: bool, batch:
     a, b = rng.normal(size=(batch, k, i) if ta else (batch, i, k)), rng.normal(size=(j, k) if tb else (k, j))
     found = ops.matmul(tensor(a), tensor(b), ta, tb).data
     np.testing.assert_allclose(found, (np.swapaxes(a, 1, 2) if ta else a) @ (b.T if tb else b), atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_products_have_the_same_bits_on_any_number_of_threads(threads: int) -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    rng = _rng(5)
+    a, b = rng.normal(size=(300, 700)).astype(np.float32), rng.normal(size=(700, 200)).astype(np.float32)
+    wanted = ops.matmul(tensor(a), tensor(b)).data
+    with threadpool_limits(threads, user_api="blas"):
+        before = [pool["num_threads"] for pool in threadpool_info()]
+        np.testing.assert_array_equal(ops.matmul(tensor(a), tensor(b)).data, wanted)
+        assert [pool["num_threads"] for pool in threadpool_info()] == before

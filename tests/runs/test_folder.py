@@ -10,13 +10,8 @@ from typing import Any
 import pytest
 
 from chainrule.errors import ConfigError, RunFolderError
-from chainrule.runs import (
-    create_run_folder,
-    read_config,
-    write_bytes_atomic,
-    write_config,
-    write_text_atomic,
-)
+from chainrule.files import write_bytes_atomic, write_text_atomic
+from chainrule.runs import create_run_folder, read_config, write_config
 
 
 def refused(path: Path | None, root: Path = Path("runs"), name: str = "mnist") -> str:

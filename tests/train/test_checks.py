@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from chainrule.errors import DataError
 from chainrule.train.checks import (
     check_inputs,
     check_labels_binary,
@@ -18,7 +19,6 @@ from chainrule.train.checks import (
     check_labels_sparse,
     check_same_length,
 )
-from chainrule.errors import DataError
 
 NAN, INF = float("nan"), float("inf")
 

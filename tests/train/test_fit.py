@@ -328,6 +328,15 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned() -> None:
     model.fit(X, Y, batch_size=10, epochs=1, verbose=0)
 
 
+def test_an_interrupted_epoch_keeps_the_history_even() -> None:
+    press = PressCtrlC()
+    press.seen = []
+    history = make().fit(X, Y, batch_size=10, epochs=9, verbose=0, callbacks=[press], validation_split=0.2)
+    assert {len(values) for values in history.history.values()} == {2}
+    assert np.isnan(history.history["val_loss"][1])
+    assert not np.isnan(history.history["loss"]).any()
+
+
 def test_fit_runs_outside_the_main_thread() -> None:
     model, results = make(), []
     thread = threading.Thread(target=lambda: results.append(model.fit(X, Y, epochs=1, verbose=0)))

@@ -8,7 +8,7 @@ from typing import Any
 from chainrule.autodiff.backward import gradients
 from chainrule.errors import GradientError
 from chainrule.graph.operators import call_op
-from chainrule.graph.tensor import Tensor, as_tensor, tensor
+from chainrule.graph.tensor import Tensor, as_tensor, recording, tensor
 
 __all__ = ["grad", "value_and_grad", "vjp"]
 
@@ -22,7 +22,8 @@ def vjp(function: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, Callable
     [2.0, 40.0]
     """
     variables = [_fresh(value) for value in inputs]
-    output = function(*variables)
+    with recording(True):
+        output = function(*variables)
 
     def pull_back(cotangent: Any) -> tuple[Tensor, ...]:
         found = gradients(output, variables, [as_tensor(cotangent, output)])
@@ -53,7 +54,8 @@ def value_and_grad(
         values = list(args)
         for number in numbers:
             values[number] = _fresh(values[number])
-        output = function(*values)
+        with recording(True):
+            output = function(*values)
         variables = [values[number] for number in numbers]
         found = gradients(output, variables)
         result = tuple(_or_zero(g, x) for g, x in zip(found, variables, strict=True))
@@ -90,4 +92,9 @@ def _fresh(value: Any) -> Tensor:
 
 
 def _or_zero(gradient: Tensor | None, variable: Tensor) -> Tensor:
-    return variable.detach() * 0 if gradient is None else gradient
+    if gradient is not None:
+        return gradient
+    zero = tensor(0, variable.dtype)
+    if variable.node is not None and variable.node.graph is not None:
+        zero = variable.node.graph.constant(zero)
+    return call_op("broadcast_to", zero, variable.shape)

@@ -15,10 +15,9 @@ from chainrule.cli.recipes import RECIPES
 from chainrule.cli.schedule import SCHEDULES
 from chainrule.cli.settings import OPTIMIZERS
 from chainrule.cli.sources import DATA_SETS, DEFAULT_TEST_FRACTION
-from chainrule.cli.threads import one_blas_thread
 from chainrule.errors import ChainruleError, ConfigError
+from chainrule.files import reason
 from chainrule.networks import NETWORKS
-from chainrule.runs.folder import reason
 
 __all__ = ["main"]
 
@@ -97,8 +96,7 @@ def _run(words: list[str]) -> int:
     if unparsed:
         raise _unparsed(unparsed[0], commands.get(named or "", parser))
     command = importlib.import_module(f"chainrule.cli.{arguments.command}")
-    with one_blas_thread():
-        status: int = command.run(arguments)
+    status: int = command.run(arguments)
     return status
 
 

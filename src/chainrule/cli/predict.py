@@ -20,7 +20,7 @@ from chainrule.cli.output import say
 from chainrule.cli.sources import DATA_SETS
 from chainrule.data import Dataset
 from chainrule.errors import ConfigError
-from chainrule.runs import write_text_atomic
+from chainrule.files import write_text_atomic
 
 __all__ = ["run"]
 

@@ -26,6 +26,7 @@ from chainrule.cli.settings import Settings, checked, source_from
 from chainrule.cli.sources import fingerprint, pixel_scale
 from chainrule.data import Dataset
 from chainrule.errors import ConfigError
+from chainrule.files import write_text_atomic
 from chainrule.models import Model
 from chainrule.networks import get_network
 from chainrule.ops.random import random_permutation
@@ -36,7 +37,6 @@ from chainrule.runs import (
     learning_curves,
     write_config,
     write_history,
-    write_text_atomic,
 )
 from chainrule.train.interrupt import interruptible
 from chainrule.versions import versions
@@ -177,14 +177,8 @@ def _save(folder: Path, model: Model, history: History) -> bool:
     """Write what was learned, before anything else can go wrong; whether Ctrl-C was pressed meanwhile."""
     with interruptible() as interrupt:
         model.save(folder / MODEL_FILE)
-        write_history(folder, _even(history))
+        write_history(folder, history.history)
     return interrupt.requested
-
-
-def _even(history: History) -> dict[str, list[float]]:
-    """The history with NaN where an interrupted epoch was not validated."""
-    epochs = len(history.epoch)
-    return {name: [*values, *[math.nan] * (epochs - len(values))] for name, values in history.history.items()}
 
 
 def _conclude(
@@ -204,7 +198,7 @@ def _conclude(
     score = None if impatient else _test(model, dataset)
     interrupted = history.interrupted or score is None
     write_config(folder, {**config, "result": _result(score, model, epochs, seconds, interrupted)})
-    learning_curves(folder / "curves.png", _even(history))
+    learning_curves(folder / "curves.png", history.history)
     pictures = ["curves.png"]
     if score is None:
         warn("the test was interrupted, so there is no test accuracy")

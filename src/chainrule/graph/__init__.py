@@ -2,7 +2,6 @@
 
 from chainrule.graph.cases import Arg, Case, Convention, case, convention
 from chainrule.graph.dims import BATCH, Dim, bind_shape, format_shape
-from chainrule.graph.draw import draw
 from chainrule.graph.graph import CONSTANT, INPUT, Graph, StateEntry
 from chainrule.graph.op import (
     Op,
@@ -15,7 +14,6 @@ from chainrule.graph.op import (
     registered_ops,
 )
 from chainrule.graph.passes import remove_dead_nodes, run_passes
-from chainrule.graph.show import show
 from chainrule.graph.tensor import (
     Node,
     Provenance,
@@ -55,7 +53,6 @@ __all__ = [
     "bind_shape",
     "case",
     "convention",
-    "draw",
     "format_shape",
     "get_op",
     "input_spec",
@@ -68,7 +65,6 @@ __all__ = [
     "remove_dead_nodes",
     "run_passes",
     "scope",
-    "show",
     "tensor",
     "trace",
     "verify",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from os import PathLike
+from typing import Any, Literal
 
 import numpy as np
 
@@ -145,6 +146,25 @@ class Graph:
                 assert item.node is not None
                 table.setdefault((item.node.id, item.index), []).append(node)
         return table
+
+    def show(self, *, phase: str | None = None, layer: str | None = None) -> str:
+        """The graph as text, node by node; see `graph.show`."""
+        from chainrule.graph.show import show
+
+        return show(self, phase=phase, layer=layer)
+
+    def draw(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        by: Literal["node", "layer"] = "node",
+        phase: str | None = None,
+        layer: str | None = None,
+    ) -> str:
+        """The graph as an SVG picture; see `graph.drawing`."""
+        from chainrule.graph.drawing import draw
+
+        return draw(self, path, by=by, phase=phase, layer=layer)
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name}: {t.spec}" for name, t in self.inputs.items())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 import numpy as np
 
 from chainrule.errors import ChainruleError, DTypeError, OpError, ShapeError, TraceError
-from chainrule.graph.dims import Dim, Shape, Size, format_shape
+from chainrule.graph.dims import Dim, Shape, Size, format_shape, is_static
 from chainrule.graph.op import Array, Op, Spec
 from chainrule.graph.operators import Operators, call_op
 
@@ -36,8 +36,10 @@ __all__ = [
     "current_layer",
     "lift",
     "no_grad",
+    "recording",
     "scope",
     "tensor",
+    "tracing_into",
 ]
 
 SUPPORTED_DTYPES = frozenset(
@@ -56,6 +58,7 @@ class Provenance:
 _NOWHERE = Provenance()
 _PROVENANCE: ContextVar[Provenance] = ContextVar("provenance", default=_NOWHERE)
 _RECORDING: ContextVar[bool] = ContextVar("recording", default=True)
+_TRACED_INTO: ContextVar[Graph | None] = ContextVar("traced_into", default=None)
 
 
 @contextmanager
@@ -75,6 +78,16 @@ def current_layer() -> str:
 
 
 @contextmanager
+def recording(enabled: bool) -> Iterator[None]:
+    """Whether eager ops inside are recorded for gradients."""
+    token = _RECORDING.set(enabled)
+    try:
+        yield
+    finally:
+        _RECORDING.reset(token)
+
+
+@contextmanager
 def no_grad() -> Iterator[None]:
     """Eager ops inside are not recorded for `backward`.
 
@@ -85,11 +98,18 @@ def no_grad() -> Iterator[None]:
     >>> y.requires_grad
     False
     """
-    token = _RECORDING.set(False)
+    with recording(False):
+        yield
+
+
+@contextmanager
+def tracing_into(graph: Graph) -> Iterator[None]:
+    """Ops inside that fill a symbolic shape are recorded in this graph even if all their inputs are constants."""
+    token = _TRACED_INTO.set(graph)
     try:
         yield
     finally:
-        _RECORDING.reset(token)
+        _TRACED_INTO.reset(token)
 
 
 _NODE_IDS = itertools.count()
@@ -403,6 +423,8 @@ def apply_all(op: Op, *inputs: Tensor, **attrs: Any) -> tuple[Tensor, ...]:
     except (ShapeError, DTypeError) as error:
         raise _named(error, op, provenance) from None
     graph = _common_graph(op, inputs)
+    if graph is None and not all(is_static(spec.shape) for spec in specs):
+        graph = _TRACED_INTO.get()
     if graph is not None:
         lifted = tuple(t if t.is_traced else graph.constant(t) for t in inputs)
         node = Node(op, lifted, attrs, specs, provenance, graph=graph)

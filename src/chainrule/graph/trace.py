@@ -14,7 +14,7 @@ from chainrule.graph.dims import BATCH, Size
 from chainrule.graph.graph import INPUT, Graph, StateEntry
 from chainrule.graph.op import Spec
 from chainrule.graph.passes import remove_dead_nodes, run_passes
-from chainrule.graph.tensor import Tensor, as_tensor, check_dtype
+from chainrule.graph.tensor import Tensor, as_tensor, check_dtype, tracing_into
 from chainrule.graph.variable import Variable, tracing_state
 
 __all__ = ["input_spec", "trace"]
@@ -59,7 +59,8 @@ class _Trace:
     def active(self) -> Iterator[None]:
         token = tracing_state.set(self)
         try:
-            yield
+            with tracing_into(self.graph):
+                yield
         finally:
             tracing_state.reset(token)
 

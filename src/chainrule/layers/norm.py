@@ -21,6 +21,8 @@ class BatchNormalization(Layer):
     it.  The biased variance normalises and is what the running variance averages (PyTorch averages the
     unbiased one).
 
+    The running statistics need about ``5 / (1 - momentum)`` steps to arrive: for a short training take 0.9.
+
     Args:
         axis: the channel axis; only the last (-1) is supported.
         momentum: weight of the past in the running statistics.

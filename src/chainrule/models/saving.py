@@ -33,7 +33,7 @@ def save_model(model: Model, path: Path) -> Path:
     """See `Model.save`."""
     from safetensors.numpy import save
 
-    from chainrule.runs import write_bytes_atomic
+    from chainrule.files import write_bytes_atomic
 
     if not model.built:
         raise ConfigError(f"model {model.name!r} has no weights yet; call it or fit it before saving")

@@ -20,6 +20,7 @@ from chainrule.graph.cases import case
 from chainrule.graph.dims import Shape, Size, format_shape
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, lift
+from chainrule.ops._blas import product
 from chainrule.ops._rules import one_dtype, require_float
 from chainrule.ops._window import (
     Padding,
@@ -239,7 +240,7 @@ def _conv2d_reference(x: Array, kernel: Array, *, stride: Pair, pads: Pads, dila
     taps = kernel.shape[:2]
     count = window_count(x.shape[1:3], taps, stride, pads, dilation)
     columns = _columns(x, taps, count, stride, pads, dilation, groups)
-    result = columns @ _kernel_matrix(kernel, groups)
+    result = product(columns, _kernel_matrix(kernel, groups))
     return result.transpose(1, 0, 2).reshape(x.shape[0], *count, kernel.shape[3])
 
 
@@ -256,7 +257,7 @@ def _input_grad_reference(
     (top, bottom), (left, right) = pads
     batch, height, width, channels = input_shape
     taps, count = kernel.shape[:2], g.shape[1:3]
-    spread = _by_group(g, groups) @ _kernel_matrix(kernel, groups).transpose(0, 2, 1)
+    spread = product(_by_group(g, groups), _kernel_matrix(kernel, groups).transpose(0, 2, 1))
     spread = spread.reshape(groups, batch, *count, taps[0] * taps[1], channels // groups)
     result = np.zeros((batch, height + top + bottom, width + left + right, channels), g.dtype)
     for number, offset in enumerate(np.ndindex(taps)):
@@ -279,7 +280,7 @@ def _kernel_grad_reference(
 ) -> Array:
     taps = (kernel_shape[0], kernel_shape[1])
     columns = _columns(x, taps, (g.shape[1], g.shape[2]), stride, pads, dilation, groups)
-    result = columns.transpose(0, 2, 1) @ _by_group(g, groups)
+    result = product(columns.transpose(0, 2, 1), _by_group(g, groups))
     return result.transpose(1, 0, 2).reshape(kernel_shape)
 
 

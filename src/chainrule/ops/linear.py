@@ -12,6 +12,7 @@ from chainrule.graph.cases import case
 from chainrule.graph.dims import Shape, Size, format_shape
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
+from chainrule.ops._blas import product
 from chainrule.ops._rules import broadcast_shapes, one_dtype, require_float
 from chainrule.ops.broadcast import unbroadcast
 
@@ -87,8 +88,7 @@ def _swap(x: Array) -> Array:
 
 
 def _matmul_reference(a: Array, b: Array, *, transpose_a: bool, transpose_b: bool) -> Array:
-    result: Array = np.matmul(_swap(a) if transpose_a else a, _swap(b) if transpose_b else b)
-    return result
+    return product(_swap(a) if transpose_a else a, _swap(b) if transpose_b else b)
 
 
 def _matmul_vjp(node: Node, g: Tensor) -> tuple[Tensor, Tensor]:

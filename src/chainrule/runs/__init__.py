@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chainrule.runs.config import read_config, write_config
-from chainrule.runs.folder import create_run_folder, write_bytes_atomic, write_text_atomic
+from chainrule.runs.folder import create_run_folder
 from chainrule.runs.history import write_history
 from chainrule.runs.pictures import confusion_counts, confusion_matrix, learning_curves
 
@@ -13,8 +13,6 @@ __all__ = [
     "create_run_folder",
     "learning_curves",
     "read_config",
-    "write_bytes_atomic",
     "write_config",
     "write_history",
-    "write_text_atomic",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chainrule.errors import ConfigError, RunFolderError
-from chainrule.runs.folder import reason, write_text_atomic
+from chainrule.files import reason, write_text_atomic
 
 __all__ = ["read_config", "write_config"]
 

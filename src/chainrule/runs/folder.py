@@ -1,17 +1,17 @@
-"""Run folders that never touch what existed, and files that appear whole or not at all."""
+"""Run folders that never touch what existed."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
-import secrets
 import tempfile
 from pathlib import Path
 
 from chainrule.errors import RunFolderError
+from chainrule.files import reason
 
-__all__ = ["create_run_folder", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["create_run_folder"]
 
 
 def create_run_folder(
@@ -55,69 +55,6 @@ def create_run_folder(
     return folder
 
 
-def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file; a reader sees the old file or the whole new one, even after a crash.
-
-    Args:
-        path: The file, in a folder that exists. An older file of that name is replaced.
-        text: The content; line ends are written as they are.
-
-    Raises:
-        RunFolderError: The text has no UTF-8 form or the file cannot be written; an older one is
-            left as it was.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_text_atomic(Path(folder) / "notes.txt", "epoch 1")
-        ...     (Path(folder) / "notes.txt").read_text()
-        'epoch 1'
-    """
-    try:
-        content = text.encode()
-    except UnicodeEncodeError as error:
-        raise RunFolderError(
-            f"'{path}': cannot be written, since the text has the lone surrogate "
-            f"{text[error.start]!a}; expected text that UTF-8 can hold"
-        ) from error
-    write_bytes_atomic(path, content)
-
-
-def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file; a reader sees the old file or the whole new one, even after a crash.
-
-    Args:
-        path: The file, in a folder that exists. An older file of that name is replaced.
-        content: The bytes.
-
-    Raises:
-        RunFolderError: The file cannot be written; an older one is left as it was.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_bytes_atomic(Path(folder) / "weights.bin", bytes(4))
-        ...     sorted(file.name for file in Path(folder).iterdir())
-        ['weights.bin']
-    """
-    target = Path(path)
-    draft = target.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        _write_durably(draft, content)
-        draft.replace(target)
-        _sync_folder(target.parent)
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"'{target}': cannot be written ({reason(error)}); expected a file name in a folder that can be written to"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            draft.unlink(missing_ok=True)
-
-
-def reason(error: Exception) -> str:
-    """The operating system's words for an error, without number and path."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
 def _create_numbered(name: str, root: Path) -> Path:
     if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
         raise RunFolderError(f"the run name is {name!r}; expected a plain file name")
@@ -156,22 +93,3 @@ def _check_empty(folder: Path) -> None:
 def _check_writable(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder):
         pass
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can; the content is already safe."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chainrule.errors import DataError
-from chainrule.runs.folder import write_text_atomic
+from chainrule.files import write_text_atomic
 
 __all__ = ["write_history"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ class History(Callback):
     """What `fit` returns: the means of every epoch.
 
     Attributes:
-        history: a list for each name, such as ``loss`` and ``val_accuracy``, with one number an epoch.
+        history: a list for each name, such as ``loss`` and ``val_accuracy``, with one number an epoch; NaN where
+            an interrupted epoch did not come to it.
         epoch: the epochs' numbers, from 0.
         interrupted: whether Ctrl-C ended the training.
     """
@@ -63,9 +65,11 @@ class History(Callback):
         self.interrupted = False
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        found = dict(logs or {})
+        for name in {**self.history, **found}:
+            values = self.history.setdefault(name, [math.nan] * len(self.epoch))
+            values.append(float(found.get(name, math.nan)))
         self.epoch.append(epoch)
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(float(value))
 
     def __repr__(self) -> str:
         return f"<History of {len(self.epoch)} epochs: {', '.join(self.history)}>"

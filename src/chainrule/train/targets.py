@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.errors import DataError, DTypeError
+from chainrule.graph.dims import Shape, format_shape
+from chainrule.graph.op import Array
+from chainrule.graph.tensor import SUPPORTED_DTYPES
+from chainrule.losses import Loss
 from chainrule.train.checks import (
     check_inputs,
     check_labels_binary,
@@ -13,11 +18,6 @@ from chainrule.train.checks import (
     check_labels_sparse,
     check_same_length,
 )
-from chainrule.errors import DataError, DTypeError
-from chainrule.graph.dims import Shape, format_shape
-from chainrule.graph.op import Array
-from chainrule.graph.tensor import SUPPORTED_DTYPES
-from chainrule.losses import Loss
 
 __all__ = ["prepared_inputs", "prepared_targets"]
 

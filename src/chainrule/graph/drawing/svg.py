@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from pathlib import Path as FilePath
 from typing import Literal
 
-from chainrule.errors import ConfigError, RunFolderError
-from chainrule.graph.graph import Graph
-from chainrule.graph.layered import Path, Point
-from chainrule.graph.scene import (
+from chainrule.errors import ConfigError
+from chainrule.files import write_text_atomic
+from chainrule.graph.drawing.layered import Path, Point
+from chainrule.graph.drawing.scene import (
     CYLINDER_RIM,
     LINE_HEIGHT,
     Item,
@@ -27,6 +24,7 @@ from chainrule.graph.scene import (
     shortened,
     text_width,
 )
+from chainrule.graph.graph import Graph
 from chainrule.graph.show import PASSES, format_flops, select, total_flops
 from chainrule.graph.tensor import Node
 
@@ -95,7 +93,7 @@ def draw(
     shown = select(graph, phase, layer)
     text = _svg(graph, shown, Scene(graph, shown, by))
     if path is not None:
-        _write(FilePath(path), text)
+        write_text_atomic(path, text)
     return text
 
 
@@ -281,19 +279,3 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 def _escaped(text: str) -> str:
     """A text as XML holds it; characters that no XML may hold become question marks."""
     return escape(_NOT_IN_XML.sub("\ufffd", text))
-
-
-def _write(path: FilePath, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    draft = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(path)
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise RunFolderError(
-            f"'{path}': cannot be written ({reason}); expected a file name in a folder that can be written to"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            draft.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from chainrule.graph.dims import format_shape
+from chainrule.graph.drawing.layered import Arrangement, Box, Net, Path, Point, Port, Spacing, arrange, longest_paths
 from chainrule.graph.graph import CONSTANT, Graph
-from chainrule.graph.layered import Arrangement, Box, Net, Path, Point, Port, Spacing, arrange, longest_paths
 from chainrule.graph.op import Spec
 from chainrule.graph.show import PASSES, Names, format_flops, is_leaf, is_scalar, total_flops
 from chainrule.graph.tensor import Node, Tensor
