@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -21,6 +20,9 @@ from chainrule.train.callbacks import Callback, History
 from chainrule.train.loop import Trainer
 from chainrule.train.progress import format_logs
 from chainrule.train.step import Objective
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Model"]
 
@@ -250,7 +252,7 @@ class Model(Layer):
         """
         from chainrule.models.saving import save_model
 
-        return save_model(self, Path(path))
+        return save_model(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Model:
@@ -261,7 +263,7 @@ class Model(Layer):
         """
         from chainrule.models.saving import load_model
 
-        return load_model(Path(path))
+        return load_model(path)
 
     def ensure_built(self, x: Array) -> None:
         """Build the weights for samples like these, if that has not happened."""

@@ -1,12 +1,12 @@
 """Model files: one safetensors file with the weights, and the architecture as JSON in its metadata.
 
-Nothing in the file is code.  A checksum over the weights tells a damaged file from a good one.
+Nothing in the file is code.  A checksum over the weights tells a damaged file from a good one.  What only storing
+needs is imported where it is used, so that `import chainrule` stays fast.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from chainrule.layers.layer import Layer, layer_class
 from chainrule.layers.symbol import Input, Symbol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from chainrule.models.model import Model
 
 __all__ = ["load_model", "load_weights", "save_model"]
@@ -29,8 +31,11 @@ FORMAT = 1
 _KEY = "chainrule"
 
 
-def save_model(model: Model, path: Path) -> Path:
+def save_model(model: Model, path: str | Path) -> Path:
     """See `Model.save`."""
+    import json
+    from pathlib import Path
+
     from safetensors.numpy import save
 
     from chainrule.files import write_bytes_atomic
@@ -50,7 +55,7 @@ def save_model(model: Model, path: Path) -> Path:
         write_bytes_atomic(path, content)
     except OSError as error:
         raise ModelFileError(f"{path}: the model cannot be written: {error}") from None
-    return path
+    return Path(path)
 
 
 def load_model(path: str | Path) -> Model:
@@ -67,7 +72,6 @@ def load_model(path: str | Path) -> Model:
     >>> bool((same.get_weights()[0] == model.get_weights()[0]).all())
     True
     """
-    path = Path(path)
     header, arrays = _read(path)
     try:
         model: Any = rebuild(header["architecture"])
@@ -88,13 +92,13 @@ def load_weights(model: Model, path: str | Path) -> None:
     Raises:
         ModelFileError: as `load_model`, or a weight is missing or has another shape; nothing is changed then.
     """
-    _fill(model, _read(Path(path))[1], Path(path))
+    _fill(model, _read(path)[1], path)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelFileError(f"{path}: no such model file")
     try:
         with safe_open(str(path), framework="numpy") as file:
@@ -110,7 +114,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return header, arrays
 
 
-def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _header(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
+    import json
+
     if _KEY not in metadata:
         raise ModelFileError(f"{path}: a safetensors file, but not a chainrule model (it has no {_KEY!r} metadata)")
     try:
@@ -124,7 +130,7 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _digest(arrays: dict[str, Array]) -> str:
-    import hashlib  # costs 10 ms that `import chainrule` need not pay
+    import hashlib
 
     total = hashlib.sha256()
     for name in sorted(arrays):
@@ -134,7 +140,7 @@ def _digest(arrays: dict[str, Array]) -> str:
     return total.hexdigest()
 
 
-def _fill(model: Model, arrays: dict[str, Array], path: Path) -> None:
+def _fill(model: Model, arrays: dict[str, Array], path: str | Path) -> None:
     weights = {weight.name: weight for weight in model.weights}
     if set(weights) != set(arrays):
         missing, extra = sorted(set(weights) - set(arrays)), sorted(set(arrays) - set(weights))
