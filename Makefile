@@ -6,6 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 
 VENV := .venv
+PARALLEL := -n auto --dist worksteal
 PREPARE := $(PYTHON) tools/environment.py prepare
 
 .DEFAULT_GOAL := help
@@ -22,11 +23,11 @@ demo: ## train a small network on scikit-learn's digits
 
 test: ## run all tests against the wheel built from this checkout
 	@$(PREPARE) dev
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 quick: ## run the tests that are not marked slow
 	@$(PREPARE) dev
-	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+	@$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 check: ## lint, check the format and check the types
 	@$(PREPARE) dev

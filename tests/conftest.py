@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -89,12 +91,12 @@ def seed_zero() -> Generator[None]:
 # --- Data sets -----------------------------------------------------------------------------------
 
 
-# What is said of each data set that was asked for and is absent, with the number of tests skipped.
-ABSENT = pytest.StashKey[dict[str, int]]()
+# What is said of a data set that was asked for and is absent.
+ABSENCE = re.compile(r"data set '[^']*' is absent: looked for [^'\"\n]*(?=['\"])")
 
 
 @pytest.fixture(scope="session")
-def data_set(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+def data_set() -> Callable[[str], Path]:
     """A function from a data set's name to its folder; without the folder the test is skipped.
 
     It fails instead where CHAINRULE_REQUIRE_DATA=1. docs/environment.md says where it looks.
@@ -108,7 +110,6 @@ def data_set(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         absence = f"data set {name!r} is absent: looked for {folder}"
         if os.environ.get("CHAINRULE_REQUIRE_DATA") == "1":
             pytest.fail(f"{absence}, and CHAINRULE_REQUIRE_DATA=1 asks for it", pytrace=False)
-        pytestconfig.stash.setdefault(ABSENT, {}).setdefault(absence, 0)
         pytest.skip(absence)
 
     return find
@@ -121,19 +122,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.data)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Count the tests that an absent data set keeps from running."""
-    absent = item.config.stash.get(ABSENT, {})
-    if call.excinfo is not None and str(call.excinfo.value) in absent:
-        absent[str(call.excinfo.value)] += 1
-    return (yield)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line for each absent data set."""
-    for absence, count in sorted(config.stash.get(ABSENT, {}).items()):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each absent data set, read from the reports, which also reach here from worker processes."""
+    reasons = Counter(str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
+    absences: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        found = ABSENCE.search(reason)
+        if found is not None:
+            absences[found.group()] += count
+    for absence, count in sorted(absences.items()):
         tests = "1 test" if count == 1 else f"{count} tests"
         terminalreporter.write_line(f"{absence}, {tests} did not run")

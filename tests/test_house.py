@@ -222,6 +222,7 @@ def run_data_tests(folder: Path, **variables: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_absent_data_is_skipped_and_named_once(tmp_path: Path) -> None:
     status, printed = run_data_tests(tmp_path)
     shelf = tmp_path / "shared" / "data"
@@ -231,6 +232,7 @@ def test_absent_data_is_skipped_and_named_once(tmp_path: Path) -> None:
     assert f"data set 'fsdd' is absent: looked for {shelf / 'fsdd'}, 1 test did not" in printed
 
 
+@pytest.mark.slow
 def test_absent_data_fails_where_it_is_required(tmp_path: Path) -> None:
     (tmp_path / "shelf" / "mnist").mkdir(parents=True)
     status, printed = run_data_tests(tmp_path, CHAINRULE_REQUIRE_DATA="1", CHAINRULE_DATA=str(tmp_path / "shelf"))

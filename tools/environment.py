@@ -310,7 +310,8 @@ def test_with(interpreter: Path, version: str, arguments: list[str]) -> bool:
     prepared = subprocess.run([interpreter, Path(__file__).resolve(), "prepare", "dev", "--folder", folder])
     if prepared.returncode != 0:
         return False
-    tests: Command = [folder / "bin" / "python", "-m", "pytest", "-m", "not slow", *arguments]
+    quick = ("-n", "auto", "--dist", "worksteal", "-m", "not slow")
+    tests: Command = [folder / "bin" / "python", "-m", "pytest", *quick, *arguments]
     return subprocess.run(tests, cwd=ROOT).returncode == 0
 
 

@@ -184,6 +184,7 @@ def test_a_configuration_that_is_none(refused: Refused, text: str, message: str)
     assert message in found
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_run(refused: Refused, chainrule: Command, shapes: Path) -> None:
     Path("empty").mkdir()
     for command in (["evaluate", "empty"], ["predict", "empty"], ["summary", "empty"], ["train", "--config", "empty"]):

@@ -110,6 +110,7 @@ def test_debugging_shows_the_traceback() -> None:
     assert done.stderr.startswith(b"Traceback")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(digits_run: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "chainrule", "predict", str(digits_run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -131,6 +132,7 @@ def test_a_full_disk_is_an_error() -> None:
     assert (done.returncode, done.stderr) == (2, b"chainrule: error: No space left on device\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [

@@ -26,6 +26,8 @@ from chainrule.runs import write_history
 from chainrule.train.callbacks import Callback, Logs
 from tests.cli.support import SHORT, Command
 
+pytestmark = pytest.mark.slow
+
 FILES = ["config.json", "confusion.png", "curves.png", "history.csv", "history.json", "model.safetensors"]
 RESULT = re.compile(r"^test accuracy (\d+\.\d\d) % \((\d+) of (\d+)\), loss (\d+\.\d{4})$", re.MULTILINE)
 
@@ -280,7 +282,6 @@ def test_ctrl_c_ends_the_other_seeds_too(chainrule: Command, shapes: Path, monke
     assert names(Path("r")) == ["seed-0"]
 
 
-@pytest.mark.slow
 def test_the_signal_of_ctrl_c(inside: Path) -> None:
     words = ["train", "digits", "--epochs", "500", "--verbose", "2", "--run", "r"]
     process = subprocess.Popen(
@@ -324,7 +325,6 @@ def test_the_cosine_schedule() -> None:
 # -- what the recipes promise ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_digits_reach_their_accuracy_over_five_seeds(chainrule: Command) -> None:
     assert chainrule("train", "digits", "--seeds", "0-4", "--quiet", "--run", "r").status == 0
     summary = json.loads(Path("r/seeds.json").read_text())
@@ -332,7 +332,6 @@ def test_digits_reach_their_accuracy_over_five_seeds(chainrule: Command) -> None
     assert min(summary["test_accuracy"]) >= 0.98
 
 
-@pytest.mark.slow
 def test_mnist_reaches_97_percent(chainrule: Command, data_set: Callable[[str], Path]) -> None:
     network = ("--network", "conv32-conv64-dense64", "--epochs", 1)
     assert chainrule("train", "mnist", "--data", data_set("mnist"), *network, "--run", "r").status == 0

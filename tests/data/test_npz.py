@@ -137,6 +137,7 @@ def test_an_absurd_shape_allocates_nothing(tmp_path: Path) -> None:
         load_npz(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True], ids=["stored", "deflated"])
 def test_every_truncation_is_an_error(scratch: Path, packed: bool) -> None:
     whole = write(scratch, packed).read_bytes()
@@ -146,6 +147,7 @@ def test_every_truncation_is_an_error(scratch: Path, packed: bool) -> None:
             load_npz(scratch)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the disk sets the pace
 @given(position=st.integers(0, 100_000), value=st.integers(0, 255), packed=st.booleans())
 def test_a_corrupted_byte_is_an_error_or_harmless(scratch: Path, position: int, value: int, packed: bool) -> None:

@@ -273,6 +273,7 @@ def test_running_again_gives_the_same_bits() -> None:
 # --- Memory ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_value_is_dropped_after_its_last_use(register: Callable[[Op], Op]) -> None:
     made: list[weakref.ref[np.ndarray]] = []
     alive: list[int] = []

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from chainrule.graph.drawing.layered import Box, Net, Path, Point, Port, Spacing, arrange, longest_paths, separate
 
+pytestmark = pytest.mark.slow
+
 SPACING = Spacing(boxes=12.0, lanes=30.0, rows=20.0, lines=6.0)
 
 

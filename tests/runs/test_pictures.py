@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chainrule.errors import DataError, RunFolderError
 from chainrule.runs import confusion_counts, confusion_matrix, learning_curves
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
 
 HISTORY = {
     "loss": [1.0, 0.6, 0.4],
