@@ -52,7 +52,7 @@ def test_one_file_and_one_line_add_an_op_to_the_package(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
     passed = re.search(r"(\d+) passed", found.stdout)
     assert passed is not None
-    assert int(passed.group(1)) >= 15
+    assert int(passed.group(1)) >= 12  # two cases through five tests, documentation, export, doctest
     assert "failed" not in found.stdout
 
 
