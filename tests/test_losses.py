@@ -63,7 +63,7 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
     ],
 )
 def test_values_and_gradients(loss: losses.Loss, target: Any, prediction: np.ndarray, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(loss.per_sample(target, tensor(prediction)).data, wanted, rtol=1e-6)
+    np.testing.assert_allclose(loss.call(target, tensor(prediction)).data, wanted, rtol=1e-6)
     np.testing.assert_allclose(loss(target, tensor(prediction)).data, wanted.mean(), rtol=1e-6)
     x = tensor(prediction, requires_grad=True)
     loss(target, x).backward()

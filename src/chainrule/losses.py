@@ -218,7 +218,7 @@ LabelKind: TypeAlias = Literal["values", "sparse", "one_hot", "binary"]
 class Loss:
     """A loss with its settings; call it with ``(y_true, y_pred)``, or give it to `compile`.
 
-    Subclass it with a `per_sample` to make your own.
+    Subclass it with a `call` that gives one loss for each sample to make your own.
 
     Attributes:
         labels: what targets it takes, so that `fit` can check them before the first step.
@@ -227,12 +227,12 @@ class Loss:
     labels: ClassVar[LabelKind] = "values"
     name: ClassVar[str] = "loss"
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Tensor:
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """One loss for each sample, shape ``(batch,)``."""
-        raise NotImplementedError(f"{type(self).__name__} has no per_sample()")
+        raise NotImplementedError(f"{type(self).__name__} has no call()")
 
     def __call__(self, y_true: Any, y_pred: Any) -> Tensor:
-        return ops.mean(self.per_sample(y_true, y_pred))
+        return ops.mean(self.call(y_true, y_pred))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -249,7 +249,7 @@ class MeanSquaredError(Loss):
 
     name = "mean_squared_error"
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Tensor:
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
         return mean_squared_error(y_true, y_pred, reduction=None)
 
 
@@ -271,7 +271,7 @@ class CategoricalCrossentropy(_Crossentropy):
     labels = "one_hot"
     name = "categorical_crossentropy"
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Tensor:
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
         return categorical_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing, None)
 
 
@@ -289,7 +289,7 @@ class SparseCategoricalCrossentropy(Loss):
     def __init__(self, from_logits: bool = False) -> None:
         self.from_logits = bool(from_logits)
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Tensor:
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
         return sparse_categorical_crossentropy(y_true, y_pred, self.from_logits, None)
 
 
@@ -304,8 +304,18 @@ class BinaryCrossentropy(_Crossentropy):
     labels = "binary"
     name = "binary_crossentropy"
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Tensor:
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
         return binary_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing, None)
+
+
+class _FunctionLoss(Loss):
+    """A function ``(y_true, y_pred)`` of the user's own that gives one loss for each sample."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
+        return self.function(y_true, y_pred)
 
 
 _CLASSES: Sequence[type[Loss]] = (
@@ -328,7 +338,7 @@ _FUNCTIONS: dict[Callable[..., Tensor], type[Loss]] = {
 
 
 def get_loss(value: Any) -> Loss:
-    """A loss from its name, its configuration, one of this module's functions, or itself.
+    """A loss from its name, its configuration, a function, a class, or itself.
 
     Raises:
         ConfigError: no loss has that name.
@@ -342,7 +352,9 @@ def get_loss(value: Any) -> Loss:
         return _NAMED[value]()
     if isinstance(value, dict) and value.get("class") in _NAMED:
         return _NAMED[value["class"]](**value["config"])
-    if callable(value) and value in _FUNCTIONS:
-        return _FUNCTIONS[value]()
+    if isinstance(value, type) and issubclass(value, Loss):
+        return value()
+    if callable(value):
+        return _FUNCTIONS[value]() if value in _FUNCTIONS else _FunctionLoss(value)
     names = ", ".join(sorted({"mse", *(kind.name for kind in _CLASSES)}))
     raise ConfigError(f"unknown loss {value!r}; expected one of {names}, or a Loss")

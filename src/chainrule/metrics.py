@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from chainrule import ops
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, ShapeError
 from chainrule.graph.op import Spec
 from chainrule.graph.tensor import Tensor, as_tensor
 from chainrule.graph.variable import Variable
@@ -46,9 +46,20 @@ class Metric:
         """One number for each sample, shape ``(batch,)``."""
         raise NotImplementedError(f"{type(self).__name__} has no per_sample()")
 
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"name": self.name}
+
     def update_state(self, y_true: Any, y_pred: Any) -> None:
-        """Take a batch into account."""
-        self.add(self.per_sample(y_true, y_pred))
+        """Take a batch into account.
+
+        Raises:
+            ShapeError: `per_sample` gave another shape than one number for each sample.
+        """
+        values = self.per_sample(y_true, y_pred)
+        if values.ndim != 1:
+            raise ShapeError(f"the metric {self.name!r} gave {values.spec}; expected one number for each sample")
+        self.add(values)
 
     def add(self, values: Any) -> None:
         """Take numbers of shape ``(batch,)`` into account."""
@@ -141,6 +152,9 @@ class BinaryAccuracy(Metric):
         super().__init__(name)
         self.threshold = float(threshold)
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "threshold": self.threshold}
+
     def per_sample(self, y_true: Any, y_pred: Any) -> Tensor:
         prediction = as_tensor(y_pred)
         target = ops.cast(as_tensor(y_true), prediction.dtype)
@@ -155,9 +169,9 @@ def _hits(equal: Tensor) -> Tensor:
     return ops.mean(numbers, axis=range(1, numbers.ndim)) if numbers.ndim > 1 else numbers
 
 
-_NAMED: dict[str, Callable[[], Metric]] = {
-    kind.default_name: kind for kind in (SparseCategoricalAccuracy, CategoricalAccuracy, BinaryAccuracy)
-}
+_KINDS = (SparseCategoricalAccuracy, CategoricalAccuracy, BinaryAccuracy)
+_NAMED: dict[str, Callable[[], Metric]] = {kind.default_name: kind for kind in _KINDS}
+_CLASSES: dict[str, Callable[..., Metric]] = {kind.__name__: kind for kind in _KINDS}
 
 
 def get_metric(value: Any, loss: Loss) -> Metric:
@@ -168,6 +182,10 @@ def get_metric(value: Any, loss: Loss) -> Metric:
     """
     if isinstance(value, Metric):
         return value
+    if isinstance(value, type) and issubclass(value, Metric):
+        return value()
+    if isinstance(value, dict) and value.get("class") in _CLASSES:
+        return _CLASSES[value["class"]](**value["config"])
     if value in ("accuracy", "acc"):
         return _accuracy(value, loss)
     if isinstance(value, str) and value in _NAMED:

@@ -74,7 +74,8 @@ _SCOPE: ContextVar[_Scope | None] = ContextVar("random_scope", default=None)
 def set_seed(seed: int) -> None:
     """Fix every random number that follows: initial weights, order of samples, dropout, your own draws.
 
-    The seed is 0 until this is called, so a program without it also repeats.
+    The seed is 0 until this is called, so a program without it also repeats.  Draws are named by layer and model
+    position, so two models of one architecture made under one seed start equal: for an ensemble set a seed for each.
 
     Raises:
         ConfigError: the seed is not an integer of 64 bits.

@@ -182,7 +182,8 @@ def _edited(path: Path, change: Any) -> None:
     [
         (lambda h: h.update(format=99), "model format 99"),
         (lambda h: h.update(sha256="0" * 64), "do not match their checksum"),
-        (lambda h: h.pop("architecture"), "not understood"),
+        (lambda h: h.pop("architecture"), "holds weights alone"),
+        (lambda h: h["architecture"].pop("layers"), "not understood"),
         (lambda h: h["architecture"].update({"class": "Evil"}), "cannot be rebuilt: unknown layer class 'Evil'"),
         (lambda h: h["architecture"]["layers"].pop(), "do not belong to the architecture"),
         (lambda h: h["architecture"]["layers"][1]["config"].update(filters=3), "expected float32"),
@@ -223,3 +224,38 @@ def test_no_damage_goes_unnoticed(tmp_path: Path, place: float, cut: bool, flip:
     assert at < 8 + length, "a changed weight was loaded"
     for a, b in zip(found.get_weights(), cr.load_model(path).get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_metrics_come_back_with_their_arguments(tmp_path: Path) -> None:
+    model = cr.Sequential([cr.Input((6,)), kinds.Dense(1, activation="sigmoid")])
+    metric = cr.metrics.BinaryAccuracy(threshold=0.9, name="sure")
+    model.compile("sgd", "binary_crossentropy", metrics=[metric])
+    x, y = RNG.normal(size=(40, 6)) * 4, RNG.integers(0, 2, 40)
+    same = cr.load_model(model.save(tmp_path / "m.safetensors"))
+    assert same.evaluate(x, y, return_dict=True) == model.evaluate(x, y, return_dict=True)
+    assert "sure" in same.evaluate(x, y, return_dict=True)
+
+
+def test_frozen_layers_come_back_frozen(tmp_path: Path) -> None:
+    base = cr.Sequential([kinds.Dense(4), kinds.BatchNormalization()])
+    model = cr.Sequential([cr.Input((6,)), base, kinds.Dense(3), kinds.Dense(2)])
+    base.trainable = False
+    model.layers[1].trainable = False
+    same = cr.load_model(model.save(tmp_path / "m.safetensors"))
+    assert [w.name for w in same.trainable_weights] == [w.name for w in model.trainable_weights]
+    assert len(same.trainable_weights) == 2
+
+
+def test_weights_of_a_model_that_a_file_cannot_hold(tmp_path: Path) -> None:
+    from tests.models.test_models import Residual
+
+    one, two = Residual(), Residual()
+    x = RNG.normal(size=(2, 6, 6, 1)).astype(np.float32)
+    one.predict(x)
+    path = one.save_weights(tmp_path / "w.safetensors")
+    cr.set_seed(5)
+    two.predict(x)
+    two.load_weights(path)
+    np.testing.assert_array_equal(one.predict(x), two.predict(x))
+    with pytest.raises(ModelFileError, match="holds weights alone"):
+        cr.load_model(path)

@@ -107,3 +107,33 @@ def test_float32_sums_are_rounded_once() -> None:
     exact = np.float32(np.sum(x.data, dtype=np.float64))
     assert ops.sum(x).item() == exact
     assert ops.sum_to(x, ()).item() == exact
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tensor([1, 300], "uint8"), "do not fit uint8"),
+        (lambda: tensor([NAN], "int32"), "do not fit int32"),
+        (lambda: tensor([1.5], "int32"), "do not fit int32"),
+        (lambda: tensor([1.0], "abc"), "'abc' is no dtype"),
+        (lambda: tensor([True]) + 5, "have no arithmetic"),
+        (lambda: tensor([[1], [1, 2]]), "do not form an array"),
+        (lambda: cr.grad(lambda x: 3.0)(1.0), "must return a tensor; it returned float"),  # type: ignore[arg-type,return-value]
+    ],
+)
+def test_values_are_never_changed_silently(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(cr.errors.ChainruleError, match=message):
+        call()
+
+
+def test_scalars_print_as_numbers_do() -> None:
+    assert f"{tensor(2.5):.2f} {round(tensor(2.56), 1)}" == "2.50 2.6"
+
+
+def test_an_empty_batch_passes_a_convolution() -> None:
+    x = tensor(np.zeros((0, 5, 5, 2), np.float32), requires_grad=True)
+    y = ops.conv2d(x, tensor(np.ones((3, 3, 2, 4), np.float32)))
+    assert y.shape == (0, 3, 3, 4)
+    ops.sum(y).backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape

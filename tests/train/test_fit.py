@@ -460,3 +460,68 @@ def test_training_before_compile_is_an_error() -> None:
         model.compile("sgd")
     with pytest.raises(ConfigError, match="distinct names"):
         model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy", "accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("reduce", "shape"),
+    [(lambda e: cr.ops.mean(e), r"\(\)"), (lambda e: e, r"\(N, 4\)")],
+)
+def test_a_loss_of_the_wrong_shape_is_refused(reduce: Any, shape: str) -> None:
+    """A batch mean or a loss for each element would train with a gradient of the wrong scale."""
+
+    class Own(cr.losses.Loss):
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return reduce((y_pred - y_true) * (y_pred - y_true))
+
+    targets = np.zeros((50, 4), np.float32)
+    model = make(loss=Own(), metrics=None)
+    for job in (model.fit, model.evaluate):
+        with pytest.raises(cr.errors.ShapeError, match=rf"gave float32{shape}; expected one number for each sample"):
+            job(X, targets)
+
+
+def test_a_loss_of_ones_own_as_a_function_or_class() -> None:
+    def function(y_true: Any, y_pred: Any) -> Any:
+        return cr.ops.mean((y_pred - y_true) * (y_pred - y_true), axis=-1)
+
+    targets = np.zeros((50, 4), np.float32)
+    found = [
+        make(loss=loss, metrics=None).fit(X, targets, verbose=0).history["loss"]
+        for loss in (function, "mse", cr.losses.MeanSquaredError)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_an_optimizer_serves_one_model() -> None:
+    optimizer = cr.optimizers.Adam()
+    model = make(optimizer=optimizer)
+    model.compile(optimizer, "mse")
+    with pytest.raises(ConfigError, match="serves another model"):
+        make(optimizer=optimizer)
+
+
+def test_callbacks_by_keras_s_older_names_alone_and_wrong_ones() -> None:
+    class Old(Callback):
+        batches = 0
+
+        def on_batch_end(self, batch: int, logs: Logs = None) -> None:
+            self.batches += 1
+
+    old = Old()
+    make().fit(X, Y, batch_size=25, verbose=0, callbacks=old)  # type: ignore[arg-type]
+    assert old.batches == 2
+    with pytest.raises(ConfigError, match="callbacks are"):
+        make().fit(X, Y, verbose=0, callbacks=[3])  # type: ignore[list-item]
+
+
+def test_a_model_that_forgot_super_says_so() -> None:
+    class Forgetful(cr.Model):
+        def __init__(self) -> None:
+            self.size = 3
+
+    with pytest.raises(AttributeError, match=r"call super\(\).__init__\(\) first in Forgetful.__init__"):
+        Forgetful()(X)
+
+
+def test_data_of_another_byte_order_is_taken() -> None:
+    np.testing.assert_array_equal(make().predict(X.astype(">f4")), make().predict(X))

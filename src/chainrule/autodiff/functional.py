@@ -23,7 +23,7 @@ def vjp(function: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, Callable
     """
     variables = [_fresh(value) for value in inputs]
     with recording(True):
-        output = function(*variables)
+        output = _result(function(*variables))
 
     def pull_back(cotangent: Any) -> tuple[Tensor, ...]:
         found = gradients(output, variables, [as_tensor(cotangent, output)])
@@ -55,7 +55,7 @@ def value_and_grad(
         for number in numbers:
             values[number] = _fresh(values[number])
         with recording(True):
-            output = function(*values)
+            output = _result(function(*values))
         variables = [values[number] for number in numbers]
         found = gradients(output, variables)
         result = tuple(_or_zero(g, x) for g, x in zip(found, variables, strict=True))
@@ -79,6 +79,14 @@ def grad(function: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> C
         return both(*args)[1]
 
     return gradient
+
+
+def _result(output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise GradientError(
+            f"a function to be differentiated must return a tensor; it returned {type(output).__name__}"
+        )
+    return output
 
 
 def _fresh(value: Any) -> Tensor:

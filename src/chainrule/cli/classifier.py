@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule import ops
+from chainrule.checks import check_labels_sparse
 from chainrule.errors import ConfigError, DataError, ShapeError
 from chainrule.graph.tensor import tensor
 from chainrule.losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from chainrule.models import Model
 from chainrule.runs import confusion_counts
-from chainrule.train.checks import check_labels_sparse
 
 __all__ = ["Classifier", "Score"]
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from chainrule.checks import check_inputs, check_labels_sparse, check_same_length
 from chainrule.data.dataset import Dataset
 from chainrule.errors import DataError
-from chainrule.train.checks import check_inputs, check_labels_sparse, check_same_length
 
 __all__ = ["load_npz"]
 

@@ -290,6 +290,12 @@ class Tensor(Operators):
     def __int__(self) -> int:
         return int(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __round__(self, digits: int = 0) -> float:
+        return round(float(self), digits)
+
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
             raise DTypeError(f"only an integer tensor can be an index; got {self.spec}")
@@ -357,17 +363,43 @@ def tensor(value: TensorLike, dtype: Any = None, *, requires_grad: bool = False)
     if isinstance(value, Operators):
         array = as_tensor(value).numpy()
     else:
-        array = np.array(value)
+        array = _array(value)
         if dtype is None and not isinstance(value, np.ndarray | np.generic):
             dtype = {"f": "float32", "i": "int32"}.get(array.dtype.kind)
             if dtype == "int32" and not np.array_equal(array.astype(dtype), array):
                 raise DTypeError("an integer does not fit int32, the dtype of Python integers; say dtype='int64'")
     if dtype is not None:
-        array = array.astype(dtype)
+        array = _converted(array, dtype)
     check_dtype(array.dtype, "the tensor's value")
     if requires_grad and array.dtype.kind != "f":
         raise DTypeError(f"only float tensors have gradients; got {array.dtype}")
     return Tensor(Spec(array.shape, array.dtype), data=frozen(array), requires_grad=requires_grad)
+
+
+def _array(value: Any) -> Array:
+    """Numbers, nested lists or an array as an array in the machine's byte order."""
+    try:
+        array = np.array(value)
+    except ValueError as error:
+        raise ShapeError(f"the values do not form an array: {error}") from None
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _converted(array: Array, dtype: Any) -> Array:
+    """The array in another dtype.
+
+    Raises:
+        DTypeError: there is no such dtype, or an integer dtype that does not hold the values.
+    """
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(f"{dtype!r} is no dtype; expected one such as 'float32'") from None
+    with np.errstate(all="ignore"):
+        result = array.astype(wanted)
+        if wanted.kind in "iu" and array.dtype.kind in "iuf" and not np.array_equal(result, array):
+            raise DTypeError(f"the values do not fit {wanted}; expected whole numbers in its range")
+    return result
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
@@ -123,6 +123,14 @@ class Layer:
             for number, layer in enumerate(value):
                 self._sublayers[f"{key}_{number}"] = layer
         object.__setattr__(self, key, value)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).__name__
+            if "_weights" not in self.__dict__:
+                raise AttributeError(f"{kind}.{name}: call super().__init__() first in {kind}.__init__")
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}")
 
     @property
     def name(self) -> str:

@@ -58,8 +58,8 @@ class Functional(Model):
     def _check_trainable(self) -> None:
         if len(self.inputs) > 1 or len(self.outputs) > 1:
             raise ConfigError(
-                f"fit trains models with one input and one output; {self.name!r} has {len(self.inputs)} and "
-                f"{len(self.outputs)}; write its loop with cr.gradients or loss.backward()"
+                f"compile, fit and predict take models with one input and one output; {self.name!r} has "
+                f"{len(self.inputs)} and {len(self.outputs)}; call it, and train it with loss.backward()"
             )
 
     def call(self, inputs: Any) -> Any:
@@ -81,7 +81,7 @@ def _key(symbol: Symbol) -> int:
 
 
 def _symbols(value: Any, what: str) -> list[Symbol]:
-    listed = [value] if isinstance(value, Symbol) else list(value)
+    listed = list(value) if isinstance(value, list | tuple) else [value]
     if not listed or not all(isinstance(item, Symbol) for item in listed):
         raise ConfigError(f"a model's {what} are symbols from cr.Input and layers, got {value!r}")
     return listed

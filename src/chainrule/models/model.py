@@ -114,8 +114,8 @@ class Model(Layer):
         """Choose what `fit` does.
 
         Args:
-            optimizer: name or `Optimizer`.
-            loss: name, function or `Loss`.
+            optimizer: name or `Optimizer`, which serves one model.
+            loss: name, `Loss`, or a function ``(y_true, y_pred)`` that gives one loss for each sample.
             metrics: names or `Metric` objects; ``"accuracy"`` is the one that suits the loss.
 
         Raises:
@@ -131,7 +131,9 @@ class Model(Layer):
         names = ["loss", *(metric.name for metric in found)]
         if len(set(names)) != len(names):
             raise ConfigError(f"metrics need distinct names, got {', '.join(names)}")
-        self._objective = Objective(chosen, found, get_optimizer(optimizer), Mean("loss"))
+        chosen_optimizer = get_optimizer(optimizer)
+        chosen_optimizer.serve(self)
+        self._objective = Objective(chosen, found, chosen_optimizer, Mean("loss"))
         self._trainer = Trainer(self, self._objective)
 
     def _check_trainable(self) -> None:
@@ -199,7 +201,7 @@ class Model(Layer):
         """
         size = BATCH_SIZE if batch_size is None else batch_size
         return self._compiled().fit(
-            x, y, size, epochs, verbose, list(callbacks or ()), validation_split, validation_data, shuffle
+            x, y, size, epochs, verbose, _listed(callbacks), validation_split, validation_data, shuffle
         )
 
     def evaluate(
@@ -223,11 +225,15 @@ class Model(Layer):
             return found
         return list(found.values()) if len(found) > 1 else found["loss"]
 
-    def predict(self, x: Any, batch_size: int | None = None) -> Array:
-        """The outputs for some samples, as one array."""
+    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
+        """The outputs for some samples, as one array; anything but 0 for `verbose` prints how many."""
+        self._check_trainable()
         trainer = self._trainer or Trainer(self, None)
         self._trainer = trainer
-        return trainer.predict(x, BATCH_SIZE if batch_size is None else batch_size)
+        result = trainer.predict(x, BATCH_SIZE if batch_size is None else batch_size)
+        if verbose and verbose != "auto":
+            print(f"predicted {len(result):,} samples")
+        return result
 
     # -- showing and storing ------------------------------------------------------------------------------
 
@@ -244,7 +250,8 @@ class Model(Layer):
     def save(self, path: str | Path) -> Path:
         """Write the model to one safetensors file: weights, architecture and compile settings.
 
-        The file is written whole or not at all.
+        The file is written whole or not at all.  The optimizer's slots (momenta) are not in it: a loaded model
+        predicts the same and can be trained on, but its next step starts from fresh slots.
 
         Raises:
             ConfigError: the model holds something a file cannot (a function of your own).
@@ -253,6 +260,26 @@ class Model(Layer):
         from chainrule.models.saving import save_model
 
         return save_model(self, path)
+
+    def save_weights(self, path: str | Path) -> Path:
+        """Write the weights alone, for an architecture that a file cannot hold; see `load_weights`.
+
+        Raises:
+            ModelFileError: the file cannot be written.
+        """
+        from chainrule.models.saving import save_weights
+
+        return save_weights(self, path)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Take the weights of a file that `save` or `save_weights` wrote, by name.
+
+        Raises:
+            ModelFileError: the file is bad, or a weight is missing or has another shape; nothing is changed then.
+        """
+        from chainrule.models.saving import load_weights
+
+        load_weights(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Model:
@@ -282,6 +309,19 @@ class Model(Layer):
     def output_spec(self, spec: Any) -> Spec:
         self._ensure_built(spec)
         return super().output_spec(spec)
+
+
+def _listed(callbacks: Any) -> list[Callback]:
+    """Callbacks from one, several, or None.
+
+    Raises:
+        ConfigError: something that is no callback.
+    """
+    found = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+    for callback in found:
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks are cr.callbacks.Callback objects, got {callback!r}")
+    return found
 
 
 def _batched(spec: Spec) -> Spec:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chainrule.__about__ import __version__
-from chainrule.errors import ChainruleError, ConfigError, ModelFileError
+from chainrule.errors import ChainruleError, ConfigError, ModelFileError, RunFolderError
 from chainrule.graph.dims import format_shape
 from chainrule.graph.op import Array
 from chainrule.layers.activations import activation_name
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from chainrule.models.model import Model
 
-__all__ = ["load_model", "load_weights", "save_model"]
+__all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 
 FORMAT = 1
 _KEY = "chainrule"
@@ -33,6 +33,17 @@ _KEY = "chainrule"
 
 def save_model(model: Model, path: str | Path) -> Path:
     """See `Model.save`."""
+    if not model.built:
+        raise ConfigError(f"model {model.name!r} has no weights yet; call it or fit it before saving")
+    return _write(model, path, {"architecture": describe(model), "compile": _compile_config(model)})
+
+
+def save_weights(model: Model, path: str | Path) -> Path:
+    """See `Model.save_weights`."""
+    return _write(model, path, {})
+
+
+def _write(model: Model, path: str | Path, content: dict[str, Any]) -> Path:
     import json
     from pathlib import Path
 
@@ -40,21 +51,12 @@ def save_model(model: Model, path: str | Path) -> Path:
 
     from chainrule.files import write_bytes_atomic
 
-    if not model.built:
-        raise ConfigError(f"model {model.name!r} has no weights yet; call it or fit it before saving")
     arrays = {weight.name: np.ascontiguousarray(weight.data) for weight in model.weights}
-    header = {
-        "format": FORMAT,
-        "version": __version__,
-        "architecture": describe(model),
-        "compile": _compile_config(model),
-        "sha256": _digest(arrays),
-    }
-    content = save(arrays, metadata={_KEY: json.dumps(header, ensure_ascii=False)})
+    header = {"format": FORMAT, "version": __version__, **content, "sha256": _digest(arrays)}
     try:
-        write_bytes_atomic(path, content)
-    except OSError as error:
-        raise ModelFileError(f"{path}: the model cannot be written: {error}") from None
+        write_bytes_atomic(path, save(arrays, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
+    except RunFolderError as error:
+        raise ModelFileError(str(error)) from None
     return Path(path)
 
 
@@ -73,6 +75,8 @@ def load_model(path: str | Path) -> Model:
     True
     """
     header, arrays = _read(path)
+    if "architecture" not in header:
+        raise ModelFileError(f"{path}: holds weights alone; build the model and call its load_weights")
     try:
         model: Any = rebuild(header["architecture"])
         if header.get("compile"):
@@ -171,7 +175,7 @@ def describe(layer: Layer) -> dict[str, Any]:
             "class": "Sequential",
             "name": layer.given_name,
             "input": None if layer.input_spec is None else _input_config(layer.input_spec),
-            "layers": [{**describe(child), "name": child.name} for child in layer.layers],
+            "layers": [_named(child) for child in layer.layers],
         }
     if isinstance(layer, Functional):
         return _describe_functional(layer)
@@ -181,6 +185,11 @@ def describe(layer: Layer) -> dict[str, Any]:
             "save its weights, or build it from Sequential or Model(inputs, outputs)"
         )
     return {"class": layer.class_key, "config": {k: _plain(v) for k, v in layer.get_config().items()}}
+
+
+def _named(layer: Layer) -> dict[str, Any]:
+    """A layer of a model: with its name, and whether it learns (the layers of a nested model say so themselves)."""
+    return {**describe(layer), "name": layer.name, "trainable": layer.trainable}
 
 
 def _describe_functional(model: Any) -> dict[str, Any]:
@@ -194,7 +203,7 @@ def _describe_functional(model: Any) -> dict[str, Any]:
         "class": "Functional",
         "name": model.given_name,
         "inputs": [_input_config(symbol.spec) for symbol in model.inputs],
-        "layers": [{**describe(child), "name": child.name} for child in model.layers],
+        "layers": [_named(child) for child in model.layers],
         "calls": [
             {
                 "layer": call.layer.name,
@@ -261,6 +270,8 @@ def rebuild(config: dict[str, Any]) -> Layer:
 def _rebuild_named(config: dict[str, Any]) -> Layer:
     layer = rebuild(config)
     layer.given_name = layer.path = config["name"]
+    if not layer.layers_inside():
+        layer.trainable = config["trainable"]
     return layer
 
 
@@ -283,5 +294,5 @@ def _compile_config(model: Model) -> dict[str, Any] | None:
             "config": objective.optimizer.get_config(),
         },
         "loss": {"class": type(objective.loss).__name__, "config": objective.loss.get_config()},
-        "metrics": [metric.name for metric in objective.metrics],
+        "metrics": [{"class": type(metric).__name__, "config": metric.get_config()} for metric in objective.metrics],
     }

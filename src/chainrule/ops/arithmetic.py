@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.errors import DTypeError
 from chainrule.graph.cases import Arg, case, convention
 from chainrule.graph.op import Array, Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
@@ -82,6 +83,13 @@ def power(a: Any, b: Any) -> Tensor:
     return apply(POWER, *lift(a, b))
 
 
+def _number_broadcast(a: Spec, b: Spec) -> Spec:
+    result = broadcast(a, b)
+    if result.dtype == np.dtype(bool):
+        raise DTypeError("bool tensors have no arithmetic; use & and |, or .astype('int32') first")
+    return result
+
+
 def _float_broadcast(a: Spec, b: Spec) -> Spec:
     require_float(a, b)
     return broadcast(a, b)
@@ -138,12 +146,14 @@ _BROADCASTS = (case((2, 3), (2, 3)), case((2, 3), (3,)), case((2, 1, 3), (4, 1))
 _POSITIVE = Arg((2, 3), low=0.3, high=2.0)
 _NONZERO = Arg((3,), low=-2.0, high=2.0, avoid=(0.0,), gap=0.25)
 
-ADD = register(Op("add", add, broadcast, np.add, _add_vjp, per_element(1), traits=_ELEMENTWISE, cases=_BROADCASTS))
+ADD = register(
+    Op("add", add, _number_broadcast, np.add, _add_vjp, per_element(1), traits=_ELEMENTWISE, cases=_BROADCASTS)
+)
 SUBTRACT = register(
     Op(
         "subtract",
         subtract,
-        broadcast,
+        _number_broadcast,
         np.subtract,
         _subtract_vjp,
         per_element(1),
@@ -155,7 +165,7 @@ MULTIPLY = register(
     Op(
         "multiply",
         multiply,
-        broadcast,
+        _number_broadcast,
         np.multiply,
         _multiply_vjp,
         per_element(1),

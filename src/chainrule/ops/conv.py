@@ -10,6 +10,7 @@ the other two, and gradients of any order exist.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -221,7 +222,7 @@ def _columns(x: Array, taps: Pair, count: Pair, stride: Pair, pads: Pads, dilati
         for group in range(groups):
             first = group * (channels // groups)
             columns[group, ..., number, :] = seen[..., first : first + channels // groups]
-    return columns.reshape(groups, batch * count[0] * count[1], -1)
+    return columns.reshape(groups, batch * count[0] * count[1], taps[0] * taps[1] * (channels // groups))
 
 
 def _kernel_matrix(kernel: Array, groups: int) -> Array:
@@ -233,7 +234,7 @@ def _kernel_matrix(kernel: Array, groups: int) -> Array:
 
 def _by_group(g: Array, groups: int) -> Array:
     """Output cotangents as ``(groups, windows, outputs per group)``."""
-    return np.ascontiguousarray(g.reshape(-1, groups, g.shape[3] // groups).transpose(1, 0, 2))
+    return np.ascontiguousarray(g.reshape(math.prod(g.shape[:3]), groups, g.shape[3] // groups).transpose(1, 0, 2))
 
 
 def _conv2d_reference(x: Array, kernel: Array, *, stride: Pair, pads: Pads, dilation: Pair, groups: int) -> Array:

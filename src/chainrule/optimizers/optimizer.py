@@ -5,6 +5,7 @@ An update is written with ops and runs eagerly or inside a traced step alike.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Optimizer:
         self.iterations = Variable(
             np.array(0, np.uint32), name=f"{type(self).__name__.lower()}/iterations", trainable=False
         )
+        self._served: weakref.ref[object] | None = None
         self._slots: dict[int, dict[str, Variable]] = {}
 
     @property
@@ -53,6 +55,17 @@ class Optimizer:
         if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not value >= 0:
             raise ConfigError(f"{type(self).__name__}: a learning rate is a number >= 0, got {value!r}")
         self._learning_rate = float(value)
+
+    def serve(self, model: object) -> None:
+        """Belong to one model: two would share the step counter.
+
+        Raises:
+            ConfigError: this optimizer serves another model.
+        """
+        served = None if self._served is None else self._served()
+        if served is not None and served is not model:
+            raise ConfigError(f"this {type(self).__name__} serves another model; make one optimizer for each model")
+        self._served = weakref.ref(model)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -77,12 +90,18 @@ class Optimizer:
         """The step size of step number `count` (from 1); both are float64 scalars, computed once a step."""
         return rate
 
-    def apply(self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any = None) -> None:
+    def apply(
+        self, gradients: Sequence[Tensor | None], variables: Sequence[Variable], learning_rate: Any = None
+    ) -> None:
         """Take one step: update every variable by its gradient, and count the step."""
+        if len(gradients) != len(variables):
+            raise GradientError(f"{len(gradients)} gradients for {len(variables)} variables")
         rate = as_tensor(tensor(self.learning_rate, "float64") if learning_rate is None else learning_rate)
         self.iterations.assign(self.iterations + tensor(np.array(1, np.uint32)))
         rate = self.effective_rate(rate, ops.cast(self.iterations, "float64"))
         for gradient, variable in zip(gradients, variables, strict=True):
+            if gradient is None:
+                raise GradientError(f"variable {variable.name!r} has no gradient; leave it out of this step")
             self.update(variable, gradient, self._slots_of(variable), ops.cast(rate, variable.dtype))
 
     def step(self, parameters: Sequence[Variable]) -> None:
@@ -145,6 +164,8 @@ def get_optimizer(value: Any) -> Optimizer:
     """
     if isinstance(value, Optimizer):
         return value
+    if isinstance(value, type) and issubclass(value, Optimizer):
+        value = value.__name__
     if isinstance(value, str) and value.lower() in _CLASSES:
         return _CLASSES[value.lower()]()  # type: ignore[call-arg]
     if isinstance(value, dict) and str(value.get("class")).lower() in _CLASSES:

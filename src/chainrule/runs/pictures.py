@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from chainrule.checks import check_labels_sparse, check_same_length
 from chainrule.errors import DataError
 from chainrule.files import write_bytes_atomic
-from chainrule.train.checks import check_labels_sparse, check_same_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -37,10 +37,18 @@ class Callback:
         """Before an epoch, counted from 0."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Before a step, counted from 0 in the epoch."""
+        """Before a step, counted from 0 in the epoch; calls `on_batch_begin`."""
+        self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """After a step; `logs` are the running means of loss and metrics."""
+        """After a step; `logs` are the running means of loss and metrics; calls `on_batch_end`."""
+        self.on_batch_end(batch, logs)
+
+    def on_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Keras's older name of `on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Keras's older name of `on_train_batch_end`."""
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """After an epoch; `logs` are its means, those of validation under ``val_...``."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from chainrule import ops
 from chainrule.autodiff import gradients
-from chainrule.errors import ConfigError, GradientError
+from chainrule.errors import ConfigError, GradientError, ShapeError
+from chainrule.graph.dims import format_shape
 from chainrule.graph.graph import Graph
 from chainrule.graph.op import Spec
 from chainrule.graph.tensor import Tensor, scope
@@ -45,6 +46,20 @@ class Objective:
     metrics: tuple[Metric, ...]
     optimizer: Optimizer
     loss_mean: Mean
+
+    def losses(self, y: Tensor, prediction: Tensor) -> Tensor:
+        """One loss for each sample.
+
+        Raises:
+            ShapeError: the loss gave another shape, which would scale the gradient wrongly.
+        """
+        losses = self.loss.call(y, prediction)
+        if losses.shape != prediction.shape[:1]:
+            raise ShapeError(
+                f"the loss {self.loss.name!r} gave {losses.spec}; expected one number for each sample, "
+                f"{format_shape(prediction.shape[:1])}: take the mean over the other axes, not over the batch"
+            )
+        return losses
 
     def trackers(self) -> tuple[Metric, ...]:
         """The mean loss and every metric."""
@@ -100,7 +115,7 @@ def evaluation_graph(model: Model, objective: Objective, x: Spec, y: Spec) -> Gr
         with training_mode(False):
             prediction = model(x)
         with scope(layer="loss"):
-            losses = objective.loss.per_sample(y, prediction)
+            losses = objective.losses(y, prediction)
         _track(objective, losses, y, prediction)
         return {}
 
@@ -125,7 +140,7 @@ def _loss_and_gradients(
     if not isinstance(prediction, Tensor):
         raise ConfigError(f"fit trains models with one output; {model.name!r} has several")
     with scope(layer="loss"):
-        losses = objective.loss.per_sample(y, prediction)
+        losses = objective.losses(y, prediction)
         loss = ops.sum(losses) / ops.cast(count, losses.dtype)
     weights = model.trainable_weights
     found = gradients(loss, weights)

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.errors import DataError, DTypeError
-from chainrule.graph.dims import Shape, format_shape
-from chainrule.graph.op import Array
-from chainrule.graph.tensor import SUPPORTED_DTYPES
-from chainrule.losses import Loss
-from chainrule.train.checks import (
+from chainrule.checks import (
     check_inputs,
     check_labels_binary,
     check_labels_one_hot,
     check_labels_sparse,
     check_same_length,
 )
+from chainrule.errors import DataError, DTypeError
+from chainrule.graph.dims import Shape, format_shape
+from chainrule.graph.op import Array
+from chainrule.graph.tensor import SUPPORTED_DTYPES
+from chainrule.losses import Loss
 
 __all__ = ["prepared_inputs", "prepared_targets"]
 
@@ -29,6 +29,8 @@ def prepared_inputs(x: Any, name: str) -> Array:
         DataError, DTypeError: naming the first bad sample.
     """
     array = check_inputs(x, name=name)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype == np.float16:
         return array.astype(np.float32)
     if array.dtype not in SUPPORTED_DTYPES:

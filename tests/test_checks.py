@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from chainrule.errors import DataError
-from chainrule.train.checks import (
+from chainrule.checks import (
     check_inputs,
     check_labels_binary,
     check_labels_one_hot,
     check_labels_sparse,
     check_same_length,
 )
+from chainrule.errors import DataError
 
 NAN, INF = float("nan"), float("inf")
 
