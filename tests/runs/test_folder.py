@@ -85,7 +85,7 @@ def test_paths_that_cannot_be_folders(tmp_path: Path) -> None:
     assert "cannot be created" in refused(tmp_path / "dangling" / "a")
     assert "cannot be created" in refused(tmp_path / "loop" / "a")
     assert "too long" in refused(tmp_path / ("n" * 300))
-    assert "null byte" in refused(tmp_path / "a\0b")
+    assert "embedded null" in refused(tmp_path / "a\0b")  # what follows differs between versions of Python
     assert "cannot be created" in refused(None, root=tmp_path / "file")
     assert "Not a directory" in refused(None, root=tmp_path / "file" / "runs")
     assert (tmp_path / "file").read_text() == "text"
