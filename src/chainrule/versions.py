@@ -8,7 +8,7 @@ from chainrule.__about__ import __version__
 
 __all__ = ["show_versions", "versions"]
 
-_PACKAGES = ("numpy", "safetensors", "rich", "matplotlib", "threadpoolctl", "scikit-learn", "pillow")
+_PACKAGES = ("numpy", "llvmlite", "safetensors", "rich", "matplotlib", "threadpoolctl", "scikit-learn", "pillow")
 
 
 def versions() -> dict[str, str]:
@@ -16,7 +16,7 @@ def versions() -> dict[str, str]:
 
     >>> import chainrule as cr
     >>> sorted(cr.versions.versions())[:2]
-    ['chainrule', 'machine']
+    ['chainrule', 'llvmlite']
     """
     import importlib.metadata  # costs 20 ms that `import chainrule` need not pay
 

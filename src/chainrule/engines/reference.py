@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.errors import DTypeError, EngineError, ShapeError
-from chainrule.graph.dims import Dim, bind, bind_shape, format_shape
+from chainrule.engines.checks import Stop, batch_of, checked_input
+from chainrule.errors import EngineError, ShapeError
+from chainrule.graph.dims import bind, bind_shape
 from chainrule.graph.graph import CONSTANT, INPUT, Graph
 from chainrule.graph.op import Array, Spec
 from chainrule.graph.tensor import Node, Tensor, check_values, frozen
@@ -60,7 +61,7 @@ class Executable:
             What the traced function returned, and every variable's new value.
         """
         values = self._load(inputs, state)
-        batch = self._batch(values)
+        batch = batch_of(self.graph, {name: self._value(item, values) for name, item in self.graph.inputs.items()})
         with np.errstate(all="ignore"):
             for node in self._work:
                 self._step(node, values, batch)
@@ -68,6 +69,33 @@ class Executable:
         results = [_own(self._value(item, values), given) for item in self.graph.outputs.values()]
         after = {entry.name: _own(self._value(entry.after, values), given) for entry in self.graph.state}
         return self.graph.structure(results), after
+
+    def run_steps(
+        self, data: Mapping[str, Array], order: Array, batch_size: int, scalars: Mapping[str, Array], stop: Stop
+    ) -> int:
+        """Run many steps: step s takes the rows ``order[s * batch_size : (s + 1) * batch_size]`` of the data.
+
+        Args:
+            data: the data set of each input that is a batch, rows along the first axis.
+            order: row numbers.
+            batch_size: rows of a step; the last one may have fewer.
+            scalars: the other inputs: one value for all steps, or one for each along a further first axis.
+            stop: asked after each step.
+
+        Returns:
+            How many steps were run; state is written to the variables.
+        """
+        steps = range(-(-len(order) // batch_size))
+        for step in steps:
+            rows = order[step * batch_size : (step + 1) * batch_size]
+            inputs = [
+                data[name][rows] if name in data else _of_step(scalars[name], len(item.shape), step)
+                for name, item in self.graph.inputs.items()
+            ]
+            self(*inputs)
+            if stop.requested:
+                return step + 1
+        return len(steps)
 
     def _step(self, node: Node, values: dict[tuple[int, int], Array], batch: int) -> None:
         arguments = [self._value(item, values) for item in node.inputs]
@@ -100,25 +128,11 @@ class Executable:
                 values[node.id, 0] = node.attrs["value"].array
         for (name, item), given in zip(self.graph.inputs.items(), inputs, strict=True):
             assert item.node is not None
-            values[item.node.id, 0] = _checked(name, item.spec, given)
+            values[item.node.id, 0] = checked_input(name, item.spec, given)
         for entry in self.graph.state:
             assert entry.before.node is not None
-            values[entry.before.node.id, 0] = _checked(entry.name, entry.before.spec, state[entry.name])
+            values[entry.before.node.id, 0] = checked_input(entry.name, entry.before.spec, state[entry.name])
         return values
-
-    def _batch(self, values: Mapping[tuple[int, int], Array]) -> int:
-        """The batch size that the inputs agree on."""
-        sizes: dict[str, int] = {}
-        for name, item in self.graph.inputs.items():
-            for size, actual in zip(item.shape, self._value(item, values).shape, strict=True):
-                if isinstance(size, Dim):
-                    sizes[name] = (actual - size.offset) // size.scale
-                    if size.bind(sizes[name]) != actual:
-                        raise ShapeError(f"input {name!r}: size {actual} is not of the form {size}")
-        if len(set(sizes.values())) > 1:
-            listed = ", ".join(f"{name}: {size}" for name, size in sizes.items())
-            raise ShapeError(f"the inputs of {self.graph.name} disagree on the batch size ({listed})")
-        return next(iter(sizes.values()), 0)
 
     def _last_uses(self) -> dict[int, list[tuple[int, int]]]:
         """For each node, the values that nobody needs after it."""
@@ -137,18 +151,10 @@ class Executable:
         return table
 
 
+def _of_step(value: Array, rank: int, step: int) -> Array:
+    return value if value.ndim == rank else value[step]
+
+
 def _own(value: Array, given: Sequence[Array]) -> Array:
     """A result that does not change when the caller fills its input arrays anew."""
     return frozen(value.copy()) if any(np.may_share_memory(value, array) for array in given) else value
-
-
-def _checked(name: str, spec: Spec, given: Any) -> Array:
-    array = np.asarray(given.data if isinstance(given, Tensor) else given)
-    fits = len(array.shape) == len(spec.shape) and all(
-        isinstance(size, Dim) or size == actual for size, actual in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
-        raise ShapeError(f"input {name!r} has shape {format_shape(array.shape)}; expected {format_shape(spec.shape)}")
-    if array.dtype != spec.dtype:
-        raise DTypeError(f"input {name!r} is {array.dtype}; expected {spec.dtype}")
-    return frozen(array)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from chainrule.errors import OpError
 from chainrule.graph.cases import Case, Convention
 from chainrule.graph.dims import Shape, Size, format_shape, size_of
+from chainrule.graph.lowering import Lowering, Placement
 
 if TYPE_CHECKING:
     from chainrule.graph.tensor import Tensor
@@ -100,6 +101,8 @@ class Op:
         traits: what planners may assume.
         cases: inputs that the tests draw for every engine.
         conventions: exact gradients at kinks and ties, tested literally.
+        lowering: how the op may become native code, best candidate first; without one it runs in NumPy only.
+        placement: said of an op that only moves elements to places in a map of zeros.
     """
 
     name: str
@@ -111,6 +114,8 @@ class Op:
     traits: frozenset[Trait] = frozenset()
     cases: tuple[Case, ...] = ()
     conventions: tuple[Convention, ...] = ()
+    lowering: tuple[Lowering, ...] = ()
+    placement: Placement | None = None
     moved_bytes: Callable[[Sequence[Spec], Sequence[Spec]], Size] = field(default=_default_bytes)
 
     def output_specs(self, inputs: Sequence[Spec], attrs: Mapping[str, Any]) -> tuple[Spec, ...]:

@@ -19,7 +19,19 @@ from chainrule.graph.op import Array, Spec
 from chainrule.graph.operators import Operators
 from chainrule.graph.tensor import Tensor, TensorLike, as_tensor, frozen, tensor
 
-__all__ = ["StateTrace", "Variable", "tracing_state"]
+__all__ = ["StateTrace", "Variable", "cache_aligned", "tracing_state"]
+
+
+_CACHE_LINE = 64
+
+
+def cache_aligned(array: Array) -> Array:
+    """A writable, contiguous copy that begins on a cache line and owns all of its last one."""
+    raw = np.empty(-(-max(array.nbytes, 1) // _CACHE_LINE) * _CACHE_LINE + _CACHE_LINE, np.uint8)
+    skip = -raw.ctypes.data % _CACHE_LINE
+    copy: Array = raw[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 class StateTrace(Protocol):
@@ -49,7 +61,7 @@ class Variable(Operators):
     Tensor([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("_array", "_initial", "_leaf", "_trainable", "grad", "name", "spec")
+    __slots__ = ("_array", "_initial", "_leaf", "_memory", "_trainable", "grad", "name", "spec")
 
     def __init__(
         self,
@@ -60,6 +72,7 @@ class Variable(Operators):
         trainable: bool = True,
     ) -> None:
         self._array: Array | None = None
+        self._memory: Array | None = None
         self._initial: Callable[[Spec], Array] | None = None
         if callable(initial) and not isinstance(initial, Tensor):
             if spec is None:
@@ -94,9 +107,25 @@ class Variable(Operators):
     def data(self) -> Array:
         """The present value as a read-only array."""
         if self._array is None:
-            assert self._initial is not None
-            self._array = self._checked(np.asarray(self._initial(self.spec)))
+            if self._memory is not None:
+                self._array = frozen(self._memory.copy())
+            else:
+                assert self._initial is not None
+                self._array = self._checked(np.asarray(self._initial(self.spec)))
         return self._array
+
+    def memory(self) -> Array:
+        """The variable's own writable memory, at one address for good, for an engine that updates it in place.
+
+        Whoever writes to it says so with `memory_changed`; readers go on using `data`.
+        """
+        if self._memory is None:
+            self._memory = cache_aligned(self.data)
+        return self._memory
+
+    def memory_changed(self) -> None:
+        """Forget what was read before `memory` was written."""
+        self._array, self._leaf = None, None
 
     def numpy(self) -> Array:
         """A copy of the present value."""
@@ -136,6 +165,8 @@ class Variable(Operators):
         """Replace the value by an array of the same shape and dtype, without a copy."""
         self._array = self._checked(array)
         self._leaf = None
+        if self._memory is not None:
+            self._memory[...] = self._array
 
     def _checked(self, array: Array) -> Array:
         self._check(Spec(array.shape, array.dtype))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from chainrule.engines import chosen_engine
 from chainrule.errors import ConfigError, ShapeError
 from chainrule.graph.dims import BATCH, format_shape
 from chainrule.graph.op import Array, Spec
@@ -57,6 +58,7 @@ class Model(Layer):
                 f"{type(self).__name__} is a subclass with its own call(); inputs and outputs are for cr.Model itself"
             )
         super().__init__(name=name, **kwargs)
+        self.engine: str | None = None
         self._objective: Objective | None = None
         self._trainer: Trainer | None = None
         self._input_spec: Spec | None = None
@@ -110,13 +112,21 @@ class Model(Layer):
 
     # -- training -----------------------------------------------------------------------------------------
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *, metrics: Sequence[Any] | None = None) -> None:
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        metrics: Sequence[Any] | None = None,
+        engine: str | None = None,
+    ) -> None:
         """Choose what `fit` does.
 
         Args:
             optimizer: name or `Optimizer`, which serves one model.
             loss: name, `Loss`, or a function ``(y_true, y_pred)`` that gives one loss for each sample.
             metrics: names or `Metric` objects; ``"accuracy"`` is the one that suits the loss.
+            engine: ``"native"`` (machine code, the default) or ``"reference"`` (NumPy, slow and plain).
 
         Raises:
             ConfigError: an unknown name, or no loss.
@@ -126,6 +136,7 @@ class Model(Layer):
         self._check_trainable()
         if isinstance(metrics, str):
             metrics = [metrics]
+        self.engine = chosen_engine(engine)
         chosen = get_loss(loss)
         found = tuple(get_metric(metric, chosen) for metric in metrics or ())
         names = ["loss", *(metric.name for metric in found)]

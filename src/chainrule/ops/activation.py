@@ -13,6 +13,7 @@ import numpy as np
 
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, Case, case, convention
+from chainrule.graph.lowering import Elementwise
 from chainrule.graph.op import Array, Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
 from chainrule.ops._rules import broadcast, require_float, same_shape
@@ -237,6 +238,47 @@ def _tanh_vjp(node: Node, g: Tensor) -> tuple[Tensor]:
     return (g * (1 - y * y),)
 
 
+def _relu_element(k: Any, x: Any) -> Any:
+    return k.select(x < 0, 0, x)
+
+
+def _leaky_relu_element(k: Any, x: Any, *, negative_slope: float) -> Any:
+    return k.select(x > 0, x, negative_slope * x)
+
+
+def _prelu_element(k: Any, x: Any, slope: Any) -> Any:
+    return k.select(x > 0, x, slope * x)
+
+
+def _elu_element(k: Any, x: Any, *, alpha: float) -> Any:
+    return k.select(x > 0, x, alpha * k.call("expm1", k.minimum(x, 0)))
+
+
+def _gelu_element(k: Any, x: Any, *, approximate: bool) -> Any:
+    if approximate:
+        inner = k.tanh(_GELU_TANH * (x + _GELU_CUBIC * (x * x * x)))
+    else:
+        inner = k.erf(x / math.sqrt(2))
+    return 0.5 * x * (1 + inner)
+
+
+def _silu_element(k: Any, x: Any) -> Any:
+    return x * _sigmoid_element(k, x)
+
+
+def _softplus_element(k: Any, x: Any) -> Any:
+    return k.maximum(x, 0) + k.call("log1p", k.exp(-k.abs(x)))
+
+
+def _sigmoid_element(k: Any, x: Any) -> Any:
+    small = k.exp(-k.abs(x))
+    return k.select(x < 0, small, 1) / (1 + small)
+
+
+def _tanh_element(k: Any, x: Any) -> Any:
+    return k.tanh(x)
+
+
 _ELEMENTWISE = frozenset({Trait.ELEMENTWISE})
 _OFF_KINK = Arg((2, 5), avoid=(0.0,))
 _KINK = [-1.0, 0.0, 2.0]
@@ -252,6 +294,7 @@ RELU = register(
         traits=_ELEMENTWISE,
         cases=(case(_OFF_KINK), case(Arg((1, 2, 2, 3), avoid=(0.0,)))),
         conventions=(convention("relu: the gradient at 0 is 0", [_KINK], [3.0] * 3, [[0.0, 0.0, 3.0]]),),
+        lowering=(Elementwise(_relu_element),),
     )
 )
 LEAKY_RELU = register(
@@ -273,6 +316,7 @@ LEAKY_RELU = register(
                 negative_slope=0.25,
             ),
         ),
+        lowering=(Elementwise(_leaky_relu_element),),
     )
 )
 PRELU = register(
@@ -293,6 +337,7 @@ PRELU = register(
                 [[1.0, 1.0, 4.0], -4.0],
             ),
         ),
+        lowering=(Elementwise(_prelu_element),),
     )
 )
 ELU = register(
@@ -306,6 +351,7 @@ ELU = register(
         traits=_ELEMENTWISE,
         cases=(case(_OFF_KINK, alpha=1.0), case(_OFF_KINK, alpha=0.5)),
         conventions=(convention("elu: the gradient at 0 is alpha", [[0.0, 2.0]], [1.0] * 2, [[0.5, 1.0]], alpha=0.5),),
+        lowering=(Elementwise(_elu_element, cheap=False),),
     )
 )
 
@@ -314,16 +360,28 @@ def _smooth_cases(**attrs: Any) -> tuple[Case, ...]:
     return case((2, 5), **attrs), case(Arg((3,), -6.0, 6.0), **attrs)
 
 
-def _smooth(name: str, function: Any, reference: Any, vjp: Any, flops: int, cases: tuple[Case, ...]) -> Op:
+def _smooth(
+    name: str, function: Any, reference: Any, element: Any, vjp: Any, flops: int, cases: tuple[Case, ...]
+) -> Op:
     return register(
-        Op(name, function, same_shape, reference, vjp, per_element(flops), traits=_ELEMENTWISE, cases=cases)
+        Op(
+            name,
+            function,
+            same_shape,
+            reference,
+            vjp,
+            per_element(flops),
+            traits=_ELEMENTWISE,
+            cases=cases,
+            lowering=(Elementwise(element, cheap=False),),
+        )
     )
 
 
-GELU = _smooth(
-    "gelu", gelu, _gelu_reference, _gelu_vjp, 24, _smooth_cases(approximate=False) + _smooth_cases(approximate=True)
-)
-SILU = _smooth("silu", silu, _silu_reference, _silu_vjp, 13, _smooth_cases())
-SOFTPLUS = _smooth("softplus", softplus, _softplus_reference, _softplus_vjp, 20, _smooth_cases())
-SIGMOID = _smooth("sigmoid", sigmoid, _sigmoid_reference, _sigmoid_vjp, 12, _smooth_cases())
-TANH = _smooth("tanh", tanh, np.tanh, _tanh_vjp, 12, _smooth_cases())
+_GELU_CASES = _smooth_cases(approximate=False) + _smooth_cases(approximate=True)
+
+GELU = _smooth("gelu", gelu, _gelu_reference, _gelu_element, _gelu_vjp, 24, _GELU_CASES)
+SILU = _smooth("silu", silu, _silu_reference, _silu_element, _silu_vjp, 13, _smooth_cases())
+SOFTPLUS = _smooth("softplus", softplus, _softplus_reference, _softplus_element, _softplus_vjp, 20, _smooth_cases())
+SIGMOID = _smooth("sigmoid", sigmoid, _sigmoid_reference, _sigmoid_element, _sigmoid_vjp, 12, _smooth_cases())
+TANH = _smooth("tanh", tanh, np.tanh, _tanh_element, _tanh_vjp, 12, _smooth_cases())

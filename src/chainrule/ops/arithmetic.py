@@ -12,6 +12,7 @@ import numpy as np
 
 from chainrule.errors import DTypeError
 from chainrule.graph.cases import Arg, case, convention
+from chainrule.graph.lowering import Elementwise
 from chainrule.graph.op import Array, Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
 from chainrule.ops._rules import broadcast, require_float, same_shape
@@ -140,6 +141,30 @@ def _divide_reference(a: Array, b: Array) -> Array:
     return result
 
 
+def _add_element(k: Any, a: Any, b: Any) -> Any:
+    return a + b
+
+
+def _subtract_element(k: Any, a: Any, b: Any) -> Any:
+    return a - b
+
+
+def _multiply_element(k: Any, a: Any, b: Any) -> Any:
+    return a * b
+
+
+def _divide_element(k: Any, a: Any, b: Any) -> Any:
+    return a / b
+
+
+def _negative_element(k: Any, x: Any) -> Any:
+    return -x
+
+
+def _power_element(k: Any, a: Any, b: Any) -> Any:
+    return k.call("power", a, b)
+
+
 _ELEMENTWISE = frozenset({Trait.ELEMENTWISE})
 _BILINEAR = frozenset({Trait.ELEMENTWISE, Trait.LINEAR})
 _BROADCASTS = (case((2, 3), (2, 3)), case((2, 3), (3,)), case((2, 1, 3), (4, 1)), case((), (2, 2)))
@@ -147,7 +172,17 @@ _POSITIVE = Arg((2, 3), low=0.3, high=2.0)
 _NONZERO = Arg((3,), low=-2.0, high=2.0, avoid=(0.0,), gap=0.25)
 
 ADD = register(
-    Op("add", add, _number_broadcast, np.add, _add_vjp, per_element(1), traits=_ELEMENTWISE, cases=_BROADCASTS)
+    Op(
+        "add",
+        add,
+        _number_broadcast,
+        np.add,
+        _add_vjp,
+        per_element(1),
+        traits=_ELEMENTWISE,
+        cases=_BROADCASTS,
+        lowering=(Elementwise(_add_element),),
+    )
 )
 SUBTRACT = register(
     Op(
@@ -159,6 +194,7 @@ SUBTRACT = register(
         per_element(1),
         traits=_ELEMENTWISE,
         cases=_BROADCASTS,
+        lowering=(Elementwise(_subtract_element),),
     )
 )
 MULTIPLY = register(
@@ -171,6 +207,7 @@ MULTIPLY = register(
         per_element(1),
         traits=_BILINEAR,
         cases=_BROADCASTS,
+        lowering=(Elementwise(_multiply_element),),
     )
 )
 DIVIDE = register(
@@ -183,6 +220,7 @@ DIVIDE = register(
         per_element(1),
         traits=_BILINEAR,
         cases=(case((2, 3), _NONZERO), case((3,), Arg((2, 3), low=0.5, high=2.0))),
+        lowering=(Elementwise(_divide_element),),
     )
 )
 NEGATIVE = register(
@@ -195,6 +233,7 @@ NEGATIVE = register(
         per_element(1),
         traits=_BILINEAR,
         cases=(case((2, 3)), case(())),
+        lowering=(Elementwise(_negative_element),),
     )
 )
 POWER = register(
@@ -215,5 +254,6 @@ POWER = register(
                 [[0.0, 0.0, 0.0], [0.0, np.log(2.0), 0.0]],
             ),
         ),
+        lowering=(Elementwise(_power_element, cheap=False),),
     )
 )

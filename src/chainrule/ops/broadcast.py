@@ -9,7 +9,8 @@ import numpy as np
 
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import case
-from chainrule.graph.dims import Shape, Size, format_shape
+from chainrule.graph.dims import Shape, Size, format_shape, size_of
+from chainrule.graph.lowering import Attrs, Indexed, Reduction
 from chainrule.graph.op import Array, Op, Spec, Trait, no_flops, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor
 from chainrule.ops._rules import broadcast_shapes, normalise_axes, require_float
@@ -107,6 +108,22 @@ def _count_reference(x: Array, *, axes: tuple[int, ...]) -> Array:
     return np.asarray(np.prod([x.shape[axis] for axis in axes]), dtype=x.dtype)
 
 
+def _broadcast_element(k: Any, point: Any, x: Any, *, shape: Shape) -> Any:
+    extra = len(shape) - len(x.shape)
+    return x[tuple(0 if size == 1 else point[extra + axis] for axis, size in enumerate(x.shape))]
+
+
+def _sum_to_axes(inputs: Sequence[Spec], attrs: Attrs) -> tuple[int, ...]:
+    given, wanted = inputs[0].shape, attrs["shape"]
+    extra = len(given) - len(wanted)
+    narrowed = (extra + axis for axis, size in enumerate(wanted) if size == 1 and given[extra + axis] != 1)
+    return (*range(extra), *narrowed)
+
+
+def _count_element(k: Any, point: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
+    return k.cast(k.size(size_of(tuple(x.shape[axis] for axis in axes))), x.dtype)
+
+
 BROADCAST_TO = register(
     Op(
         "broadcast_to",
@@ -117,6 +134,7 @@ BROADCAST_TO = register(
         no_flops,
         traits=frozenset({Trait.DATA_MOVEMENT, Trait.LINEAR}),
         cases=(case((3,), shape=(2, 3)), case((2, 1, 3), shape=(2, 4, 3)), case((), shape=(2, 2))),
+        lowering=(Indexed(_broadcast_element),),
     )
 )
 
@@ -130,6 +148,7 @@ SUM_TO = register(
         lambda inputs, outputs, attrs: inputs[0].size,
         traits=frozenset({Trait.REDUCTION, Trait.LINEAR, Trait.BATCH_REDUCING}),
         cases=(case((2, 3), shape=(3,)), case((2, 4, 3), shape=(2, 1, 3)), case((2, 2), shape=())),
+        lowering=(Reduction("sum", _sum_to_axes),),
     )
 )
 
@@ -143,5 +162,6 @@ ELEMENT_COUNT = register(
         no_flops,
         traits=frozenset({Trait.BATCH_REDUCING}),
         cases=(case((2, 3), axes=(0,)), case((2, 3), axes=(0, 1)), case((4,), axes=())),
+        lowering=(Indexed(_count_element),),
     )
 )

@@ -12,6 +12,7 @@ import numpy as np
 
 from chainrule.errors import DTypeError
 from chainrule.graph.cases import Arg, case
+from chainrule.graph.lowering import Elementwise
 from chainrule.graph.op import Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
 from chainrule.ops._rules import broadcast, broadcast_shapes, one_dtype
@@ -160,6 +161,46 @@ def _where_vjp(node: Node, g: Tensor) -> tuple[None, Tensor, Tensor]:
     return None, unbroadcast(where(condition, g, 0), a), unbroadcast(where(condition, 0, g), b)
 
 
+def _equal_element(k: Any, a: Any, b: Any) -> Any:
+    return a.equals(b)
+
+
+def _not_equal_element(k: Any, a: Any, b: Any) -> Any:
+    return a.differs(b)
+
+
+def _less_element(k: Any, a: Any, b: Any) -> Any:
+    return a < b
+
+
+def _less_equal_element(k: Any, a: Any, b: Any) -> Any:
+    return a <= b
+
+
+def _greater_element(k: Any, a: Any, b: Any) -> Any:
+    return a > b
+
+
+def _greater_equal_element(k: Any, a: Any, b: Any) -> Any:
+    return a >= b
+
+
+def _and_element(k: Any, a: Any, b: Any) -> Any:
+    return a & b
+
+
+def _or_element(k: Any, a: Any, b: Any) -> Any:
+    return a | b
+
+
+def _not_element(k: Any, x: Any) -> Any:
+    return ~x
+
+
+def _where_element(k: Any, condition: Any, a: Any, b: Any) -> Any:
+    return k.select(condition, a, b)
+
+
 _ELEMENTWISE = frozenset({Trait.ELEMENTWISE})
 _PAIRS = (
     case((2, 3), (2, 3)),
@@ -169,7 +210,7 @@ _PAIRS = (
 _BOOLS = (case(Arg((2, 3), dtype="bool"), Arg((3,), dtype="bool")),)
 
 
-def _comparison(name: str, function: Any, reference: Any) -> Op:
+def _comparison(name: str, function: Any, reference: Any, element: Any) -> Op:
     return register(
         Op(
             name,
@@ -180,25 +221,36 @@ def _comparison(name: str, function: Any, reference: Any) -> Op:
             per_element(1),
             traits=_ELEMENTWISE,
             cases=_PAIRS,
+            lowering=(Elementwise(element),),
         )
     )
 
 
-def _logical(name: str, function: Any, reference: Any, cases: Any) -> Op:
+def _logical(name: str, function: Any, reference: Any, element: Any, cases: Any) -> Op:
     return register(
-        Op(name, function, _logical_spec, reference, "zero", per_element(1), traits=_ELEMENTWISE, cases=cases)
+        Op(
+            name,
+            function,
+            _logical_spec,
+            reference,
+            "zero",
+            per_element(1),
+            traits=_ELEMENTWISE,
+            cases=cases,
+            lowering=(Elementwise(element),),
+        )
     )
 
 
-EQUAL = _comparison("equal", equal, np.equal)
-NOT_EQUAL = _comparison("not_equal", not_equal, np.not_equal)
-LESS = _comparison("less", less, np.less)
-LESS_EQUAL = _comparison("less_equal", less_equal, np.less_equal)
-GREATER = _comparison("greater", greater, np.greater)
-GREATER_EQUAL = _comparison("greater_equal", greater_equal, np.greater_equal)
-LOGICAL_AND = _logical("logical_and", logical_and, np.logical_and, _BOOLS)
-LOGICAL_OR = _logical("logical_or", logical_or, np.logical_or, _BOOLS)
-LOGICAL_NOT = _logical("logical_not", logical_not, np.logical_not, (case(Arg((2, 3), dtype="bool")),))
+EQUAL = _comparison("equal", equal, np.equal, _equal_element)
+NOT_EQUAL = _comparison("not_equal", not_equal, np.not_equal, _not_equal_element)
+LESS = _comparison("less", less, np.less, _less_element)
+LESS_EQUAL = _comparison("less_equal", less_equal, np.less_equal, _less_equal_element)
+GREATER = _comparison("greater", greater, np.greater, _greater_element)
+GREATER_EQUAL = _comparison("greater_equal", greater_equal, np.greater_equal, _greater_equal_element)
+LOGICAL_AND = _logical("logical_and", logical_and, np.logical_and, _and_element, _BOOLS)
+LOGICAL_OR = _logical("logical_or", logical_or, np.logical_or, _or_element, _BOOLS)
+LOGICAL_NOT = _logical("logical_not", logical_not, np.logical_not, _not_element, (case(Arg((2, 3), dtype="bool")),))
 WHERE = register(
     Op(
         "where",
@@ -213,5 +265,6 @@ WHERE = register(
             case(Arg((3,), dtype="bool"), (2, 3), ()),
             case(Arg((2, 1), dtype="bool"), (), (3,)),
         ),
+        lowering=(Elementwise(_where_element),),
     )
 )

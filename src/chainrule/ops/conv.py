@@ -19,6 +19,7 @@ import numpy as np
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import case
 from chainrule.graph.dims import Shape, Size, format_shape
+from chainrule.graph.lowering import Attrs, Contraction, Indexed
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, lift
 from chainrule.ops._blas import product
@@ -333,6 +334,117 @@ def _kernel_grad_flops(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: o
     return _flops(inputs[1], outputs[0])
 
 
+def _form(x: Spec, kernel: Spec, y: Spec, attrs: Attrs) -> Attrs | None:
+    """A convolution without groups as plain facts: ``image`` is (height, width), ``count`` the windows on each."""
+    if attrs["groups"] != 1:
+        return None
+    return {
+        "stride": attrs["stride"],
+        "pads": attrs["pads"],
+        "dilation": attrs["dilation"],
+        "groups": 1,
+        "taps": kernel.shape[:2],
+        "channels": x.shape[3],
+        "outputs": kernel.shape[3],
+        "image": x.shape[1:3],
+        "count": y.shape[1:3],
+    }
+
+
+def _conv2d_form(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Attrs) -> Attrs | None:
+    return _form(inputs[0], inputs[1], outputs[0], attrs)
+
+
+def _input_grad_form(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Attrs) -> Attrs | None:
+    return _form(outputs[0], inputs[1], inputs[0], attrs)
+
+
+def _kernel_grad_form(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Attrs) -> Attrs | None:
+    return _form(inputs[0], outputs[0], inputs[1], attrs)
+
+
+def _conv2d_element(
+    k: Any, point: Any, x: Any, kernel: Any, *, stride: Pair, pads: Pads, dilation: Pair, groups: int
+) -> Any:
+    """One output element: a sum over taps and the channels of its group."""
+    n, i, j, o = point
+    height, width, channels, outputs = kernel.shape
+    first = o // (outputs // groups) * channels
+
+    def term(place: Any) -> Any:
+        u, v, c = place
+        seen = _pixel(k, x, n, (i, j), (u, v), first + c, stride, pads, dilation)
+        return seen * kernel[u, v, c, o]
+
+    return k.sum((height, width, channels), term, x.dtype)
+
+
+def _pixel(
+    k: Any, x: Any, n: Any, window: Any, offset: Any, channel: Any, stride: Pair, pads: Pads, dilation: Pair
+) -> Any:
+    """What a tap of a window sees: zero in the padding."""
+    inside, place = k.constant(True, "bool"), []
+    for axis in range(2):
+        place.append(window[axis] * stride[axis] + offset[axis] * dilation[axis] - pads[axis][0])
+        inside = inside & (place[axis] >= 0) & (place[axis] < k.size(x.shape[axis + 1]))
+    return k.guard(inside, x[n, place[0], place[1], channel], 0)
+
+
+def _input_grad_element(
+    k: Any,
+    point: Any,
+    g: Any,
+    kernel: Any,
+    *,
+    input_shape: Shape,
+    stride: Pair,
+    pads: Pads,
+    dilation: Pair,
+    groups: int,
+) -> Any:
+    """One element of dx: a sum over taps, where a window has this tap here, and the outputs of its group."""
+    n, h, w, c = point
+    height, width, channels, outputs = kernel.shape
+    group = c // channels
+    first = group * (outputs // groups)
+
+    def term(place: Any) -> Any:
+        u, v, o = place
+        inside, window = k.constant(True, "bool"), []
+        for axis, (pixel, offset) in enumerate(((h, u), (w, v))):
+            start = pixel + pads[axis][0] - offset * dilation[axis]
+            window.append(k.floor_divide(start, stride[axis]))
+            inside = inside & k.modulo(start, stride[axis]).equals(0)
+            inside = inside & (start >= 0) & (window[axis] < k.size(g.shape[axis + 1]))
+        return k.guard(inside, g[n, window[0], window[1], first + o] * kernel[u, v, c - group * channels, first + o], 0)
+
+    return k.sum((height, width, outputs // groups), term, g.dtype)
+
+
+def _kernel_grad_element(
+    k: Any,
+    point: Any,
+    x: Any,
+    g: Any,
+    *,
+    kernel_shape: Shape,
+    stride: Pair,
+    pads: Pads,
+    dilation: Pair,
+    groups: int,
+) -> Any:
+    """One element of dkernel: a sum over samples and windows."""
+    u, v, c, o = point
+    batch, rows, columns, outputs = g.shape
+    first = o // (outputs // groups) * kernel_shape[2]
+
+    def term(place: Any) -> Any:
+        n, i, j = place
+        return _pixel(k, x, n, (i, j), (u, v), first + c, stride, pads, dilation) * g[n, i, j, o]
+
+    return k.sum((batch, rows, columns), term, x.dtype)
+
+
 _NONE = ((0, 0), (0, 0))
 _CONFIGURATIONS: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
     ("plain", (2, 5, 4, 3), (3, 2, 3, 2), {}),
@@ -378,6 +490,7 @@ CONV2D = register(
         _conv2d_flops,
         traits=_TRAITS | {Trait.PER_SAMPLE},
         cases=_cases(lambda x, kernel, y: ((x, kernel), {})),
+        lowering=(Contraction("convolution", _conv2d_form), Indexed(_conv2d_element, cheap=False, reads=8)),
     )
 )
 CONV2D_INPUT_GRAD = register(
@@ -390,6 +503,10 @@ CONV2D_INPUT_GRAD = register(
         _input_grad_flops,
         traits=_TRAITS | {Trait.PER_SAMPLE},
         cases=_cases(lambda x, kernel, y: ((y, kernel), {"input_shape": x})),
+        lowering=(
+            Contraction("convolution_input_gradient", _input_grad_form),
+            Indexed(_input_grad_element, cheap=False, reads=8),
+        ),
     )
 )
 CONV2D_KERNEL_GRAD = register(
@@ -402,5 +519,9 @@ CONV2D_KERNEL_GRAD = register(
         _kernel_grad_flops,
         traits=_TRAITS | {Trait.REDUCTION, Trait.BATCH_REDUCING},
         cases=_cases(lambda x, kernel, y: ((x, y), {"kernel_shape": kernel})),
+        lowering=(
+            Contraction("convolution_kernel_gradient", _kernel_grad_form),
+            Indexed(_kernel_grad_element, cheap=False, reads=8),
+        ),
     )
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.graph.cases import Arg, case
+from chainrule.graph.lowering import Elementwise
 from chainrule.graph.op import Array, Op, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor
 from chainrule.ops._rules import same_shape
@@ -81,7 +82,23 @@ def _erf_vjp(node: Node, g: Tensor) -> tuple[Tensor]:
     return (g * (exp(-(x * x)) * (2 / math.sqrt(math.pi))),)
 
 
-def _unary(name: str, function: Any, reference: Any, vjp: Any, flops: int, arg: Arg) -> Op:
+def _exp_element(k: Any, x: Any) -> Any:
+    return k.exp(x)
+
+
+def _log_element(k: Any, x: Any) -> Any:
+    return k.log(x)
+
+
+def _sqrt_element(k: Any, x: Any) -> Any:
+    return k.sqrt(x)
+
+
+def _erf_element(k: Any, x: Any) -> Any:
+    return k.erf(x)
+
+
+def _unary(name: str, function: Any, reference: Any, element: Any, vjp: Any, flops: int, arg: Arg) -> Op:
     return register(
         Op(
             name,
@@ -92,11 +109,12 @@ def _unary(name: str, function: Any, reference: Any, vjp: Any, flops: int, arg: 
             per_element(flops),
             traits=frozenset({Trait.ELEMENTWISE}),
             cases=(case(arg),),
+            lowering=(Elementwise(element, cheap=False),),
         )
     )
 
 
-EXP = _unary("exp", exp, np.exp, _exp_vjp, 10, Arg((2, 3)))
-LOG = _unary("log", log, np.log, _log_vjp, 10, Arg((2, 3), 0.3, 3.0))
-SQRT = _unary("sqrt", sqrt, np.sqrt, _sqrt_vjp, 1, Arg((2, 3), 0.3, 3.0))
-ERF = _unary("erf", erf, _erf_reference, _erf_vjp, 20, Arg((2, 3)))
+EXP = _unary("exp", exp, np.exp, _exp_element, _exp_vjp, 10, Arg((2, 3)))
+LOG = _unary("log", log, np.log, _log_element, _log_vjp, 10, Arg((2, 3), 0.3, 3.0))
+SQRT = _unary("sqrt", sqrt, np.sqrt, _sqrt_element, _sqrt_vjp, 1, Arg((2, 3), 0.3, 3.0))
+ERF = _unary("erf", erf, _erf_reference, _erf_element, _erf_vjp, 20, Arg((2, 3)))

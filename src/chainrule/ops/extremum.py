@@ -8,6 +8,7 @@ import numpy as np
 
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case, convention
+from chainrule.graph.lowering import Elementwise
 from chainrule.graph.op import Array, Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
 from chainrule.ops._rules import broadcast, require_float, same_shape
@@ -114,6 +115,26 @@ def _abs_vjp(node: Node, g: Tensor) -> tuple[Tensor]:
     return (g * sign(node.inputs[0]),)
 
 
+def _maximum_element(k: Any, a: Any, b: Any) -> Any:
+    return k.maximum(a, b)
+
+
+def _minimum_element(k: Any, a: Any, b: Any) -> Any:
+    return k.minimum(a, b)
+
+
+def _clip_element(k: Any, x: Any, *, low: float, high: float) -> Any:
+    return k.minimum(k.maximum(x, low), high)
+
+
+def _abs_element(k: Any, x: Any) -> Any:
+    return k.abs(x)
+
+
+def _sign_element(k: Any, x: Any) -> Any:
+    return k.select(x > 0, 1, k.select(x < 0, -1, k.select(x.equals(0), 0, x)))  # a NaN is none of the three
+
+
 _ELEMENTWISE = frozenset({Trait.ELEMENTWISE})
 _OFF_ZERO = Arg((2, 3), avoid=(0.0,))
 _APART = (
@@ -140,6 +161,7 @@ MAXIMUM = register(
                 [[5.0, 0.0], [0.0, 7.0]],
             ),
         ),
+        lowering=(Elementwise(_maximum_element),),
     )
 )
 MINIMUM = register(
@@ -160,6 +182,7 @@ MINIMUM = register(
                 [[5.0, 0.0], [0.0, 7.0]],
             ),
         ),
+        lowering=(Elementwise(_minimum_element),),
     )
 )
 CLIP = register(
@@ -182,6 +205,7 @@ CLIP = register(
                 high=1.0,
             ),
         ),
+        lowering=(Elementwise(_clip_element),),
     )
 )
 ABS = register(
@@ -195,6 +219,7 @@ ABS = register(
         traits=_ELEMENTWISE,
         cases=(case(_OFF_ZERO),),
         conventions=(convention("abs: the gradient at 0 is 0", [[-2.0, 0.0, 3.0]], [1.0] * 3, [[-1.0, 0.0, 1.0]]),),
+        lowering=(Elementwise(_abs_element),),
     )
 )
 SIGN = register(
@@ -207,5 +232,6 @@ SIGN = register(
         per_element(1),
         traits=_ELEMENTWISE,
         cases=(case(_OFF_ZERO),),
+        lowering=(Elementwise(_sign_element),),
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from chainrule.errors import DTypeError, ShapeError
 from chainrule.graph.cases import Arg, case
 from chainrule.graph.dims import Size, format_shape
+from chainrule.graph.lowering import Indexed
 from chainrule.graph.op import Array, Op, Spec, Trait, no_flops, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor
 from chainrule.ops._rules import normalise_axis, require_float
@@ -32,7 +34,8 @@ def gather(x: Any, indices: Any, axis: int = 0) -> Tensor:
 
     Raises:
         DTypeError: the indices are not integers.
-        ShapeError: an index is out of range (checked where the values are known).
+        ShapeError: an index is out of range (the NumPy rule checks it; native code gives NaN there, or 0 for
+            integers and False for bools).
 
     >>> import chainrule as cr
     >>> cr.ops.gather(cr.tensor([1.0, 2.0, 3.0]), [2, 0]).numpy().tolist()
@@ -46,6 +49,11 @@ def scatter_add(updates: Any, indices: Any, size: Size, axis: int = 0) -> Tensor
     """Add rows into zeros: ``y[..., indices[i...], ...] += updates[..., i..., ...]``; the adjoint of `gather`.
 
     Rows are added in the row-major order of the indices.  Gradient: ``dupdates = gather(dy, indices)``.
+
+    Raises:
+        DTypeError: the indices are not integers.
+        ShapeError: the updates do not hold the indices' shape, or an index is out of range (the NumPy rule checks
+            it; native code leaves such a row out).
 
     >>> import chainrule as cr
     >>> cr.ops.scatter_add(cr.tensor([1.0, 2.0, 4.0]), [0, 2, 0], size=3).numpy().tolist()
@@ -122,9 +130,9 @@ def _scatter_vjp(node: Node, g: Tensor) -> tuple[Tensor, None]:
     return gather(g, node.inputs[1], node.attrs["axis"]), None
 
 
-def _one_hot_spec(indices: Spec, *, classes: int, dtype: str) -> Spec:
+def _one_hot_spec(indices: Spec, *, classes: Size, dtype: str) -> Spec:
     _require_indices(indices)
-    if classes < 1:
+    if isinstance(classes, int) and classes < 1:
         raise ShapeError(f"one_hot needs at least one class, got {classes}")
     return Spec((*indices.shape, classes), np.dtype(dtype))
 
@@ -132,6 +140,35 @@ def _one_hot_spec(indices: Spec, *, classes: int, dtype: str) -> Spec:
 def _one_hot_reference(indices: Array, *, classes: int, dtype: str) -> Array:
     hits: Array = indices[..., None] == np.arange(classes)
     return hits.astype(dtype)
+
+
+def _gather_element(k: Any, point: Any, x: Any, indices: Any, *, axis: int) -> Any:
+    rank = len(indices.shape)
+    before, place, after = (
+        point.coordinates[:axis],
+        point.coordinates[axis : axis + rank],
+        point.coordinates[axis + rank :],
+    )
+    row, size = k.cast(indices[place], "int64"), k.size(x.shape[axis])
+    missing = math.nan if x.dtype.kind == "f" else 0
+    bounded = k.maximum(k.smaller(row, size - 1), 0)  # changes nothing inside, where it gives the index its bounds
+    return k.guard((row >= 0) & (row < size), x[(*before, bounded, *after)], missing)
+
+
+def _scatter_element(k: Any, point: Any, updates: Any, indices: Any, *, size: Size, axis: int) -> Any:
+    """One output element looks at every index: work of ``size * indices``, in an order that nothing changes."""
+    before, row, after = point.coordinates[:axis], point[axis], point.coordinates[axis + 1 :]
+
+    def step(place: Any, held: Any) -> Any:
+        hit = k.cast(indices[place], "int64").equals(row)
+        return (k.select(hit, held[0] + updates[(*before, *place, *after)], held[0]),)
+
+    return k.fold(indices.shape, (k.constant(0, updates.dtype),), step)[0]
+
+
+def _one_hot_element(k: Any, point: Any, indices: Any, *, classes: Size, dtype: str) -> Any:
+    *place, number = point
+    return k.cast(k.cast(indices[tuple(place)], "int64").equals(number), dtype)
 
 
 def _update_size(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: object) -> Size:
@@ -152,6 +189,7 @@ GATHER = register(
             case((2, 4, 3), Arg((2, 2), 0, 3, "int32"), axis=1),
             case((3,), np.array([0, 2, 2, 0], np.int32), axis=0, name="repeated"),
         ),
+        lowering=(Indexed(_gather_element),),
     )
 )
 SCATTER_ADD = register(
@@ -168,6 +206,7 @@ SCATTER_ADD = register(
             case((2, 2, 2, 3), Arg((2, 2), 0, 3, "int32"), size=4, axis=1),
             case((4,), np.array([0, 2, 2, 0], np.int32), size=3, axis=0, name="repeated"),
         ),
+        lowering=(Indexed(_scatter_element, cheap=False, reads=8),),
     )
 )
 ONE_HOT = register(
@@ -183,5 +222,6 @@ ONE_HOT = register(
             case(Arg((3,), 0, 4, "int32"), classes=5, dtype="float64"),
             case(np.array([-1, 0, 3], np.int64), classes=3, dtype="float32", name="out of range"),
         ),
+        lowering=(Indexed(_one_hot_element),),
     )
 )

@@ -10,6 +10,7 @@ import numpy as np
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import case
 from chainrule.graph.dims import Shape, Size, format_shape
+from chainrule.graph.lowering import Attrs, Contraction, Indexed
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
 from chainrule.ops._blas import product
@@ -110,6 +111,29 @@ def _static(size: Size) -> int:
     return size
 
 
+def _matmul_form(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Attrs) -> Attrs | None:
+    if any(spec.rank != 2 for spec in inputs):
+        return None
+    return {"transpose_a": attrs["transpose_a"], "transpose_b": attrs["transpose_b"]}
+
+
+def _matmul_element(k: Any, point: Any, a: Any, b: Any, *, transpose_a: bool, transpose_b: bool) -> Any:
+    *lead, row, column = point
+
+    def matrix(x: Any) -> tuple[Any, ...]:
+        """Which matrix of the stack `x`: axes of size 1 are broadcast."""
+        sizes = x.shape[:-2]
+        return tuple(0 if n == 1 else i for i, n in zip(lead[len(lead) - len(sizes) :], sizes, strict=True))
+
+    def term(place: Any) -> Any:
+        (inner,) = place
+        left = (inner, row) if transpose_a else (row, inner)
+        right = (column, inner) if transpose_b else (inner, column)
+        return a[(*matrix(a), *left)] * b[(*matrix(b), *right)]
+
+    return k.sum((a.shape[-2 if transpose_a else -1],), term, a.dtype)
+
+
 MATMUL = register(
     Op(
         "matmul",
@@ -127,5 +151,6 @@ MATMUL = register(
             case((2, 2, 3), (3, 2), transpose_a=False, transpose_b=False, name="broadcast"),
             case((2, 1, 2, 3), (3, 3, 2), transpose_a=False, transpose_b=False, name="both broadcast"),
         ),
+        lowering=(Contraction("matrix_product", _matmul_form), Indexed(_matmul_element, cheap=False, reads=8)),
     )
 )

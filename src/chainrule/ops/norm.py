@@ -14,11 +14,13 @@ import numpy as np
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case
 from chainrule.graph.dims import Size, format_shape
+from chainrule.graph.lowering import Composed
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, apply_all, lift
 from chainrule.ops._rules import one_dtype, require_float
 from chainrule.ops.exponential import sqrt
-from chainrule.ops.reduce import count_of, sum
+from chainrule.ops.reduce import count_of, mean, sum
+from chainrule.ops.structure import cast
 
 __all__ = ["batch_norm", "batch_norm_inference"]
 
@@ -150,6 +152,21 @@ def _inference_vjp(node: Node, g: Tensor) -> tuple[Tensor, ...]:
     return g * factor, spread * inverse, dshift, -dshift * factor, dvar
 
 
+def _training_composed(x: Tensor, scale: Tensor, shift: Tensor, *, epsilon: float) -> tuple[Tensor, ...]:
+    """The mean is taken in float64, since its error is the error of every centred element."""
+    axes = _axes(x)
+    batch_mean = cast(mean(cast(x, "float64"), axes), x.dtype)
+    centred = x - batch_mean
+    batch_var = mean(centred * centred, axes)
+    return centred * (scale / sqrt(batch_var + epsilon)) + shift, batch_mean, batch_var
+
+
+def _inference_composed(
+    x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor, *, epsilon: float
+) -> Tensor:
+    return (x - mean) * (scale / sqrt(var + epsilon)) + shift
+
+
 def _flops(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: object) -> Size:
     return inputs[0].size * 7
 
@@ -174,6 +191,7 @@ BATCH_NORM = register(
             case((2, 3, 2, 3), (3,), (3,), epsilon=1e-2),
             case((5, 1), (1,), (1,), epsilon=0.1),
         ),
+        lowering=(Composed(_training_composed),),
     )
 )
 BATCH_NORM_INFERENCE = register(
@@ -189,5 +207,6 @@ BATCH_NORM_INFERENCE = register(
             case((4, 3), (3,), (3,), (3,), _POSITIVE, epsilon=1e-3),
             case((2, 2, 2, 3), (3,), (3,), (3,), _POSITIVE, epsilon=1e-2),
         ),
+        lowering=(Composed(_inference_composed),),
     )
 )

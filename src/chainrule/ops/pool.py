@@ -7,7 +7,8 @@ gradient of that.  `avg_unpool2d` spreads a cotangent over its window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case, convention
 from chainrule.graph.dims import Shape, Size, bind_shape, format_shape
+from chainrule.graph.lowering import Attrs, Indexed, Placement
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, apply_all, as_tensor, lift
 from chainrule.ops._rules import require_float
@@ -328,6 +330,112 @@ def _unpool_flops(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: Any) -
     return inputs[0].size
 
 
+def _seen(k: Any, x: Any, point: Any, offset: Any, stride: Pair, pads: Pads, padding: float) -> tuple[Any, Any]:
+    """Whether position `offset` of the window at `point` lies in the image, and the element there, else `padding`."""
+    n, i, j, c = point
+    inside, place = k.constant(True, "bool"), []
+    for axis, window in enumerate((i, j)):
+        place.append(window * stride[axis] + offset[axis] - pads[axis][0])
+        inside = inside & (place[axis] >= 0) & (place[axis] < k.size(x.shape[axis + 1]))
+    return inside, k.guard(inside, x[n, place[0], place[1], c], padding)
+
+
+def _covering(k: Any, point: Any, count: Shape, size: Pair, stride: Pair, pads: Pads) -> Iterator[tuple[Any, Any, Any]]:
+    """The windows that cover a pixel, by increasing position in them.
+
+    Yields:
+        Whether there is such a window, its place ``(n, i, j, c)``, and the pixel's position ``u * width + v`` in it.
+    """
+    n, h, w, c = point
+    for back in np.ndindex(*(-(-extent // step) for extent, step in zip(size, stride, strict=True))):
+        there, window, position = k.constant(True, "bool"), [], []
+        for axis, pixel in enumerate((h, w)):
+            start = pixel + pads[axis][0]
+            window.append(k.floor_divide(start, stride[axis]) - int(back[axis]))
+            position.append(k.modulo(start, stride[axis]) + int(back[axis]) * stride[axis])
+            there = there & (window[axis] >= 0) & (window[axis] < k.size(count[axis])) & (position[axis] < size[axis])
+        yield there, (n, window[0], window[1], c), position[0] * size[1] + position[1]
+
+
+def _max_pool_element(k: Any, point: Any, x: Any, *, size: Pair, stride: Pair, pads: Pads) -> tuple[Any, Any]:
+    """The maximum and its position; the first at a tie, and the first NaN if there is one."""
+    padded = any(map(any, pads))
+
+    def step(offset: Any, held: Any) -> Any:
+        best, position = held
+        number = k.cast(offset[0] * size[1] + offset[1], "int32")
+        if not padded and number.constant == 0:
+            return held  # the fold starts from it
+        inside, seen = _seen(k, x, point, offset, stride, pads, -math.inf)
+        better = ~(seen <= best) & best.equals(best)
+        if padded:
+            better = inside & (better | (position < 0))
+        return k.select(better, seen, best), k.select(better, number, position)
+
+    if padded:
+        first = k.constant(-math.inf, x.dtype), k.constant(-1, "int32")
+    else:
+        first = _seen(k, x, point, (0, 0), stride, pads, 0)[1], k.constant(0, "int32")
+    best, position = k.fold(size, first, step)
+    return best, position
+
+
+def _unpool_element(
+    k: Any, point: Any, g: Any, indices: Any, *, input_shape: Shape, size: Pair, stride: Pair, pads: Pads
+) -> Any:
+    total = k.constant(0, g.dtype)
+    for there, window, position in _covering(k, point, g.shape[1:3], size, stride, pads):
+        hit = k.cast(indices[window], "int64").equals(position)
+        total = k.guard(there, k.select(hit, total + g[window], total), total)
+    return total
+
+
+def _gather_element(k: Any, point: Any, x: Any, indices: Any, *, size: Pair, stride: Pair, pads: Pads) -> Any:
+    """Reads every position of the window and keeps one: neighbours in memory, where one look-up each is scattered."""
+    chosen = indices.at(point)
+
+    def step(offset: Any, held: Any) -> Any:
+        number = k.cast(offset[0] * size[1] + offset[1], "int32")
+        return (k.select(chosen.equals(number), _seen(k, x, point, offset, stride, pads, 0)[1], held[0]),)
+
+    return k.fold(size, (k.constant(0, x.dtype),), step)[0]
+
+
+def _window_elements(
+    k: Any, i: Any, j: Any, shape: Shape, size: Pair, stride: Pair, pads: Pads, count_padding: bool, dtype: Any
+) -> Any:
+    """What the window (i, j) divides by."""
+    if count_padding:
+        return k.constant(size[0] * size[1], dtype)
+    total = k.constant(1, "int64")
+    for axis, window in enumerate((i, j)):
+        start = window * stride[axis] - pads[axis][0]
+        end = start + size[axis]
+        missing = k.maximum(-start, 0) + k.maximum(end - k.size(shape[axis + 1]), 0) if any(pads[axis]) else 0
+        total = total * (size[axis] - missing)
+    return k.cast(total, dtype)
+
+
+def _avg_pool_element(k: Any, point: Any, x: Any, *, size: Pair, stride: Pair, pads: Pads, count_padding: bool) -> Any:
+    def step(offset: Any, held: Any) -> Any:
+        return (held[0] + _seen(k, x, point, offset, stride, pads, 0)[1],)
+
+    _, i, j, _ = point
+    (total,) = k.fold(size, (k.constant(0, x.dtype),), step)
+    return total / _window_elements(k, i, j, x.shape, size, stride, pads, count_padding, x.dtype)
+
+
+def _avg_unpool_element(
+    k: Any, point: Any, g: Any, *, input_shape: Shape, size: Pair, stride: Pair, pads: Pads, count_padding: bool
+) -> Any:
+    total = k.constant(0, g.dtype)
+    for there, window, _ in _covering(k, point, g.shape[1:3], size, stride, pads):
+        _, i, j, _ = window
+        elements = _window_elements(k, i, j, input_shape, size, stride, pads, count_padding, g.dtype)
+        total = k.guard(there, total + g[window] / elements, total)
+    return total
+
+
 _NONE = ((0, 0), (0, 0))
 _WINDOWS: tuple[tuple[str, tuple[int, ...], dict[str, Any]], ...] = (
     ("plain", (2, 4, 6, 2), {"size": (2, 2), "stride": (2, 2), "pads": _NONE}),
@@ -377,8 +485,27 @@ MAX_POOL2D = register(
                 pads=_NONE,
             ),
         ),
+        lowering=(Indexed(_max_pool_element, cheap=False),),
     )
 )
+
+
+def _windows_apart(attrs: Attrs) -> bool:
+    """Whether no two windows overlap."""
+    return all(step >= size for step, size in zip(attrs["stride"], attrs["size"], strict=True))
+
+
+def _maxima(node: Node, x: Tensor) -> Tensor | None:
+    """The values of x at the positions of its own maxima: the maxima."""
+    found = node.inputs[1].node
+    window = ("size", "stride", "pads")
+    if found is None or found.op is not MAX_POOL2D or found.inputs[0].key != x.key:
+        return None
+    if any(found.attrs[name] != node.attrs[name] for name in window):
+        return None
+    return found.outputs[0]
+
+
 MAX_UNPOOL2D = register(
     Op(
         "max_unpool2d",
@@ -392,6 +519,8 @@ MAX_UNPOOL2D = register(
             case(_pooled(x, window), _positions(x, window), name=name, input_shape=x, **window)
             for name, x, window in _WINDOWS
         ),
+        lowering=(Indexed(_unpool_element),),
+        placement=Placement(_windows_apart, (1, 2), _maxima),
     )
 )
 MAX_POOL2D_GATHER = register(
@@ -404,6 +533,7 @@ MAX_POOL2D_GATHER = register(
         _unpool_flops,
         traits=_LINEAR,
         cases=tuple(case(x, _positions(x, window), name=name, **window) for name, x, window in _WINDOWS),
+        lowering=(Indexed(_gather_element),),
     )
 )
 AVG_POOL2D = register(
@@ -416,6 +546,7 @@ AVG_POOL2D = register(
         _pool_flops,
         traits=_LINEAR | {Trait.REDUCTION},
         cases=tuple(case(x, name=name, count_padding=counted, **window) for (name, x, window), counted in _COUNTED),
+        lowering=(Indexed(_avg_pool_element, cheap=False),),
     )
 )
 AVG_UNPOOL2D = register(
@@ -431,5 +562,6 @@ AVG_UNPOOL2D = register(
             case(_pooled(x, window), name=name, input_shape=x, count_padding=counted, **window)
             for (name, x, window), counted in _COUNTED
         ),
+        lowering=(Indexed(_avg_unpool_element),),
     )
 )

@@ -18,6 +18,7 @@ import numpy as np
 from chainrule.errors import DTypeError, ShapeError
 from chainrule.graph.cases import case
 from chainrule.graph.dims import Shape, Size, format_shape
+from chainrule.graph.lowering import Indexed, Lowering, Sorting
 from chainrule.graph.op import Array, Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Tensor, apply, as_tensor
 
@@ -267,12 +268,143 @@ def _permutation_reference(seed: Array, time: Array, first_row: Array, *, size: 
     return np.argsort(keys, kind="stable").astype(np.int32)
 
 
+def _block(k: Any, block: Any, row: Any, seed: Any, time: Any, first_row: Any, *, stream: int) -> tuple[Any, ...]:
+    """The four words of a Philox block, as uint64 below 2**32."""
+
+    def wide(value: Any) -> Any:
+        return k.cast(value, "uint64")
+
+    words = (
+        wide(block),
+        (wide(row) + wide(first_row[()])) & _MASK,
+        wide(time[()]),
+        k.constant(stream, "uint64"),
+    )
+    k0, k1 = wide(seed[0]), wide(seed[1])
+    for _ in range(_ROUNDS):
+        first, second = words[0] * int(_MULTIPLIERS[0]), words[2] * int(_MULTIPLIERS[1])
+        words = (
+            (second >> 32) ^ words[1] ^ k0,
+            second & _MASK,
+            (first >> 32) ^ words[3] ^ k1,
+            first & _MASK,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return words
+
+
+def _row_column(k: Any, point: Any, shape: Shape) -> tuple[Any, Any]:
+    """The row of an element and its number within the row."""
+    column = k.constant(0, "int64")
+    for place, size in zip(point.coordinates[1:], shape[1:], strict=True):
+        column = column * k.size(size) + place
+    return (point[0] if shape else k.constant(0, "int64")), column
+
+
+def _chosen(k: Any, number: Any, words: Any) -> Any:
+    """``words[number]`` for a number that is not known yet."""
+    value = words[-1]
+    for place, word in reversed(list(enumerate(words[:-1]))):
+        value = k.select(number.equals(place), word, value)
+    return value
+
+
+def _word(k: Any, row: Any, column: Any, *key: Any, stream: int) -> Any:
+    """Word `column` of a row of words, as uint64."""
+    return _chosen(k, k.modulo(column, 4), _block(k, k.floor_divide(column, 4), row, *key, stream=stream))
+
+
+def _bits_element(k: Any, point: Any, *key: Any, shape: Shape, stream: int) -> Any:
+    return k.cast(_word(k, *_row_column(k, point, shape), *key, stream=stream), "uint32")
+
+
+def _double(k: Any, word: Any) -> Any:
+    """A 32-bit word as float64."""
+    return k.cast(k.cast(word, "uint32"), "float64")
+
+
+def _fraction53_element(k: Any, high: Any, low: Any) -> Any:
+    return (_double(k, high >> 5) * 67108864.0 + _double(k, low >> 6)) * 2.0**-53
+
+
+def _uniform_element(k: Any, point: Any, *key: Any, shape: Shape, stream: int, dtype: str) -> Any:
+    row, column = _row_column(k, point, shape)
+    if dtype == "float32":
+        word = _word(k, row, column, *key, stream=stream) >> 8
+        return k.cast(k.cast(word, "uint32"), "float32") * 2.0**-24
+    words = _block(k, k.floor_divide(column, 2), row, *key, stream=stream)
+    second = k.modulo(column, 2).differs(0)
+    high, low = k.select(second, words[2], words[0]), k.select(second, words[3], words[1])
+    return _fraction53_element(k, high, low)
+
+
+def _bernoulli_element(k: Any, point: Any, *key: Any, shape: Shape, stream: int, probability: float) -> Any:
+    return _uniform_element(k, point, *key, shape=shape, stream=stream, dtype="float32") < probability
+
+
+def _log_element(k: Any, x: Any) -> Any:
+    """`_log` in the same operations; the double's own bits hold its mantissa and exponent."""
+    bits = k.bits(x, "uint64")
+    mantissa = k.bits((bits & (2**52 - 1)) | (1022 << 52), "float64")
+    exponent = k.cast(bits >> 52, "int32") - 1022
+    low = mantissa < math.sqrt(0.5)
+    mantissa, exponent = k.select(low, mantissa * 2.0, mantissa), k.select(low, exponent - 1, exponent)
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    square = s * s
+    series = k.constant(1.0 / 23.0, "float64")
+    for odd in range(21, 0, -2):
+        series = series * square + 1.0 / odd
+    return k.cast(exponent, "float64") * math.log(2.0) + (s * 2.0) * series
+
+
+def _turn_element(k: Any, fraction: Any) -> tuple[Any, Any]:
+    """`_turn` in the same operations."""
+    quarter = k.call("floor", fraction * 4.0 + 0.5)
+    angle = (fraction - quarter * 0.25) * (2.0 * math.pi)
+    square = angle * angle
+    cosine, sine = k.constant(-1.0 / math.factorial(18), "float64"), k.constant(1.0 / math.factorial(17), "float64")
+    for n in range(16, -2, -2):
+        sign = 1.0 if n % 4 == 0 else -1.0
+        cosine = cosine * square + sign / math.factorial(n)
+        if n > 0:
+            sine = sine * square - sign / math.factorial(n - 1)
+    sine = sine * angle
+    number = k.cast(quarter, "int32") & 3
+    first, second, third = (number.equals(n) for n in (1, 2, 3))
+    swapped = first | third
+    x, y = k.select(swapped, sine, cosine), k.select(swapped, cosine, sine)
+    return k.select(first | second, -x, x), k.select(second | third, -y, y)
+
+
+def _normal_element(k: Any, point: Any, *key: Any, shape: Shape, stream: int, dtype: str) -> Any:
+    """Neighbours in a row share a pair of uniforms: one takes the cosine, the other the sine."""
+    row, column = _row_column(k, point, shape)
+    pair, odd = k.floor_divide(column, 2), k.modulo(column, 2).differs(0)
+    if dtype == "float32":
+        words = _block(k, k.floor_divide(pair, 2), row, *key, stream=stream)
+        second = k.modulo(pair, 2).differs(0)
+        u, v = k.select(second, words[2], words[0]), k.select(second, words[3], words[1])
+        u, v = (_double(k, u) + 1.0) * 2.0**-32, _double(k, v) * 2.0**-32
+    else:
+        words = _block(k, pair, row, *key, stream=stream)
+        u, v = _fraction53_element(k, *words[:2]) + 2.0**-53, _fraction53_element(k, *words[2:])
+    cosine, sine = _turn_element(k, v)
+    return k.cast(k.sqrt(-2.0 * _log_element(k, u)) * k.select(odd, sine, cosine), dtype)
+
+
+def _permutation_key(k: Any, number: Any, *key: Any, size: Size, stream: int) -> Any:
+    words = _block(k, k.constant(0, "int64"), number, *key, stream=stream)
+    return (words[0] << 32) | words[1]
+
+
 _SEED = np.array([1, 2], np.uint32)
 _TIME = np.array(3, np.uint32)
 _ROW = np.array(4, np.uint32)
 
 
-def _random(name: str, function: Any, spec: Any, reference: Any, flops: int, *attrs: dict[str, Any]) -> Op:
+def _random(
+    name: str, function: Any, spec: Any, reference: Any, lowering: Lowering, flops: int, *attrs: dict[str, Any]
+) -> Op:
     return register(
         Op(
             name,
@@ -283,16 +415,27 @@ def _random(name: str, function: Any, spec: Any, reference: Any, flops: int, *at
             per_element(flops),
             traits=frozenset({Trait.RANDOM, Trait.PER_SAMPLE}),
             cases=tuple(case(_SEED, _TIME, _ROW, stream=5, **attr) for attr in attrs),
+            lowering=(lowering,),
         )
     )
 
 
-RANDOM_BITS = _random("random_bits", random_bits, _bits_spec, _bits_reference, 0, {"shape": (3, 5)}, {"shape": ()})
+RANDOM_BITS = _random(
+    "random_bits",
+    random_bits,
+    _bits_spec,
+    _bits_reference,
+    Indexed(_bits_element, cheap=False),
+    0,
+    {"shape": (3, 5)},
+    {"shape": ()},
+)
 RANDOM_UNIFORM = _random(
     "random_uniform",
     random_uniform,
     _float_spec,
     _uniform_reference,
+    Indexed(_uniform_element, cheap=False),
     2,
     {"shape": (3, 5), "dtype": "float32"},
     {"shape": (2, 3, 3), "dtype": "float64"},
@@ -302,6 +445,7 @@ RANDOM_NORMAL = _random(
     random_normal,
     _float_spec,
     _normal_reference,
+    Indexed(_normal_element, cheap=False),
     60,
     {"shape": (3, 5), "dtype": "float32"},
     {"shape": (2, 3, 3), "dtype": "float64"},
@@ -311,9 +455,16 @@ RANDOM_BERNOULLI = _random(
     random_bernoulli,
     _bernoulli_spec,
     _bernoulli_reference,
+    Indexed(_bernoulli_element, cheap=False),
     2,
     {"shape": (3, 5), "probability": 0.25},
 )
 RANDOM_PERMUTATION = _random(
-    "random_permutation", random_permutation, _permutation_spec, _permutation_reference, 0, {"size": 7}
+    "random_permutation",
+    random_permutation,
+    _permutation_spec,
+    _permutation_reference,
+    Sorting(_permutation_key),
+    0,
+    {"size": 7},
 )

@@ -14,12 +14,15 @@ import numpy as np
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case, convention
 from chainrule.graph.dims import Dim, Size, format_shape, size_of
+from chainrule.graph.lowering import Attrs, Composed, Indexed, Reduction
 from chainrule.graph.op import Array, Op, Spec, Trait, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor
 from chainrule.ops._rules import normalise_axes, normalise_axis, require_float
 from chainrule.ops.broadcast import broadcast_to, element_count
 from chainrule.ops.comparison import where
-from chainrule.ops.shape import reshape
+from chainrule.ops.indexing import ONE_HOT
+from chainrule.ops.shape import reshape, transpose
+from chainrule.ops.structure import cast
 
 __all__ = ["argmax", "first_max_mask", "max", "mean", "sum", "var"]
 
@@ -189,6 +192,46 @@ def _mask_reference(x: Array, *, axes: tuple[int, ...]) -> Array:
     return mask.reshape([x.shape[i] for i in order]).transpose(np.argsort(order))
 
 
+def _reduced_axes(inputs: Sequence[Spec], attrs: Attrs) -> tuple[int, ...]:
+    axes: tuple[int, ...] = attrs["axes"]
+    return axes
+
+
+def _mean_composed(x: Tensor, *, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    return sum(x, axes, keepdims) / count_of(x, axes)
+
+
+def _var_composed(x: Tensor, *, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    """Two passes in float64, rounded once, as the NumPy rule has it."""
+    wide = cast(x, "float64")
+    centred = wide - mean(wide, axes, keepdims=True)
+    return cast(mean(centred * centred, axes, keepdims), x.dtype)
+
+
+def _argmax_element(k: Any, point: Any, x: Any, *, axis: int) -> Any:
+    def element(place: Any) -> Any:
+        return x[(*point.coordinates[:axis], place, *point.coordinates[axis:])]
+
+    def step(place: Any, held: Any) -> Any:
+        (number,), (best, position) = place, held
+        seen = element(number)
+        better = ~(seen <= best) & best.equals(best)  # greater, or the first NaN
+        return k.select(better, seen, best), k.select(better, k.cast(number, "int32"), position)
+
+    return k.fold((x.shape[axis],), (element(0), k.constant(0, "int32")), step)[1]
+
+
+def _mask_composed(x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
+    """The rows over `axes` as the last axis, each with a 1 at its argmax, moved back."""
+    order = [*(i for i in range(x.ndim) if i not in axes), *axes]
+    moved = transpose(x, order)
+    kept = moved.shape[: x.ndim - len(axes)]
+    length = size_of(moved.shape[len(kept) :])
+    place = argmax(reshape(moved, (*kept, length)), axis=-1)
+    mask = apply(ONE_HOT, place, classes=length, dtype="bool")
+    return transpose(reshape(mask, moved.shape), [order.index(i) for i in range(x.ndim)])
+
+
 def _input_size(inputs: Sequence[Spec], outputs: Sequence[Spec], attrs: object) -> Size:
     return inputs[0].size
 
@@ -207,7 +250,19 @@ _REDUCTIONS = (
 )
 _DISTINCT = Arg((2, 3, 4), distinct=True)
 
-SUM = register(Op("sum", sum, _reduced_spec, _sum_reference, _sum_vjp, _input_size, traits=_LINEAR, cases=_REDUCTIONS))
+SUM = register(
+    Op(
+        "sum",
+        sum,
+        _reduced_spec,
+        _sum_reference,
+        _sum_vjp,
+        _input_size,
+        traits=_LINEAR,
+        cases=_REDUCTIONS,
+        lowering=(Reduction("sum", _reduced_axes),),
+    )
+)
 MEAN = register(
     Op(
         "mean",
@@ -218,10 +273,21 @@ MEAN = register(
         _input_size,
         traits=_LINEAR,
         cases=_REDUCTIONS,
+        lowering=(Composed(_mean_composed),),
     )
 )
 VAR = register(
-    Op("var", var, _reduced_spec, _var_reference, _var_vjp, _three_passes, traits=_TRAITS, cases=_REDUCTIONS)
+    Op(
+        "var",
+        var,
+        _reduced_spec,
+        _var_reference,
+        _var_vjp,
+        _three_passes,
+        traits=_TRAITS,
+        cases=_REDUCTIONS,
+        lowering=(Composed(_var_composed),),
+    )
 )
 MAX = register(
     Op(
@@ -247,6 +313,7 @@ MAX = register(
                 keepdims=False,
             ),
         ),
+        lowering=(Reduction("max", _reduced_axes),),
     )
 )
 ARGMAX = register(
@@ -259,6 +326,7 @@ ARGMAX = register(
         _input_size,
         traits=_TRAITS,
         cases=(case(_DISTINCT, axis=1), case(_DISTINCT, axis=2)),
+        lowering=(Indexed(_argmax_element, cheap=False),),
     )
 )
 FIRST_MAX_MASK = register(
@@ -271,5 +339,6 @@ FIRST_MAX_MASK = register(
         _input_size,
         traits=_TRAITS,
         cases=(case(_DISTINCT, axes=(0, 2)), case(_DISTINCT, axes=(1,))),
+        lowering=(Composed(_mask_composed),),
     )
 )

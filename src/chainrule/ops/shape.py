@@ -15,6 +15,7 @@ import numpy as np
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case
 from chainrule.graph.dims import Dim, Shape, Size, format_shape, size_of
+from chainrule.graph.lowering import Indexed, View
 from chainrule.graph.op import Array, Op, Spec, Trait, no_flops, register
 from chainrule.graph.operators import Operators
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, lift
@@ -367,6 +368,42 @@ def _symbolic_bounds(entry: Any, size: Dim) -> tuple[int, Size, int]:
 
 Operators.__getitem__ = getitem  # type: ignore[method-assign]
 
+
+def _transpose_element(k: Any, point: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
+    return x[tuple(point[axes.index(axis)] for axis in range(len(axes)))]
+
+
+def _concat_element(k: Any, point: Any, *parts: Any, axis: int) -> Any:
+    starts: list[Size] = [0]
+    for part in parts[:-1]:
+        starts.append(starts[-1] + part.shape[axis])
+
+    def read(part: Any, start: Size) -> Any:
+        place = list(point)
+        place[axis] = point[axis] - k.size(start)
+        return part[tuple(place)]
+
+    value = read(parts[-1], starts[-1])
+    for part, start, end in reversed(list(zip(parts[:-1], starts[:-1], starts[1:], strict=True))):
+        within = point[axis] < k.size(end)
+        value = k.guard(within, read(part, start), k.guard(~within, value, 0))
+    return value
+
+
+def _slice_element(k: Any, point: Any, x: Any, *, bounds: Bounds) -> Any:
+    return x[tuple(start + place * step for place, (start, _, step) in zip(point, bounds, strict=True))]
+
+
+def _pad_element(k: Any, point: Any, x: Any, *, widths: Bounds) -> Any:
+    inside, source = k.constant(True, "bool"), []
+    for place, size, (before, _, interior) in zip(point, x.shape, widths, strict=True):
+        shifted = place - before
+        source.append(k.floor_divide(shifted, interior + 1))
+        inside = inside & (shifted >= 0) & (source[-1] < k.size(size))
+        inside = inside & k.modulo(shifted, interior + 1).equals(0)
+    return k.guard(inside, x[tuple(source)], 0)
+
+
 _MOVES = frozenset({Trait.DATA_MOVEMENT, Trait.LINEAR})
 
 RESHAPE = register(
@@ -379,6 +416,7 @@ RESHAPE = register(
         no_flops,
         traits=_MOVES,
         cases=(case((2, 6), shape=(3, 4)), case((2, 3, 2), shape=(2, 6)), case((1,), shape=())),
+        lowering=(View(),),
     )
 )
 TRANSPOSE = register(
@@ -391,6 +429,7 @@ TRANSPOSE = register(
         no_flops,
         traits=_MOVES,
         cases=(case((2, 3), axes=(1, 0)), case((2, 3, 4), axes=(2, 0, 1))),
+        lowering=(Indexed(_transpose_element),),
     )
 )
 CONCAT = register(
@@ -403,6 +442,7 @@ CONCAT = register(
         no_flops,
         traits=_MOVES,
         cases=(case((2, 3), (2, 1), (2, 2), axis=1), case((1, 2), (2, 2), axis=0), case((3,), axis=0)),
+        lowering=(Indexed(_concat_element),),
     )
 )
 SLICE = register(
@@ -419,6 +459,7 @@ SLICE = register(
             case((4, 7), bounds=((0, 4, 1), (1, 6, 3))),
             case((3,), bounds=((1, 1, 1),), name="empty"),
         ),
+        lowering=(Indexed(_slice_element),),
     )
 )
 PAD = register(
@@ -435,5 +476,6 @@ PAD = register(
             case((2, 2), widths=((0, 0, 2), (1, 1, 0))),
             case(Arg((3,), 0, 5, "int32"), widths=((1, 1, 0),), name="integers"),
         ),
+        lowering=(Indexed(_pad_element),),
     )
 )

@@ -9,11 +9,12 @@ import numpy as np
 from chainrule.errors import ShapeError
 from chainrule.graph.cases import Arg, case
 from chainrule.graph.dims import format_shape
+from chainrule.graph.lowering import Composed
 from chainrule.graph.op import Array, Op, Spec, Trait, per_element, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor
 from chainrule.ops._rules import normalise_axis, require_float
-from chainrule.ops.exponential import exp
-from chainrule.ops.reduce import sum
+from chainrule.ops.exponential import exp, log
+from chainrule.ops.reduce import max, sum
 
 __all__ = ["log_softmax", "softmax"]
 
@@ -76,6 +77,16 @@ def _log_softmax_vjp(node: Node, g: Tensor) -> tuple[Tensor]:
     return (g - exp(node.outputs[0]) * sum(g, axis, keepdims=True),)
 
 
+def _softmax_composed(x: Tensor, *, axis: int) -> Tensor:
+    powers = exp(x - max(x, axis, keepdims=True))
+    return powers / sum(powers, axis, keepdims=True)
+
+
+def _log_softmax_composed(x: Tensor, *, axis: int) -> Tensor:
+    shifted = x - max(x, axis, keepdims=True)
+    return shifted - log(sum(exp(shifted), axis, keepdims=True))
+
+
 _TRAITS = frozenset({Trait.REDUCTION})
 _CASES = (
     case((2, 4), axis=1),
@@ -93,6 +104,7 @@ SOFTMAX = register(
         per_element(14),
         traits=_TRAITS,
         cases=_CASES,
+        lowering=(Composed(_softmax_composed),),
     )
 )
 LOG_SOFTMAX = register(
@@ -105,5 +117,6 @@ LOG_SOFTMAX = register(
         per_element(14),
         traits=_TRAITS,
         cases=_CASES,
+        lowering=(Composed(_log_softmax_composed),),
     )
 )

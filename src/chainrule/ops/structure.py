@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.graph.cases import Arg, case
+from chainrule.graph.lowering import Elementwise, View
 from chainrule.graph.op import Array, Op, Spec, Trait, no_flops, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor, check_dtype
 
@@ -75,6 +76,10 @@ def _cast_vjp(node: Node, g: Tensor) -> tuple[Tensor | None]:
     return (cast(g, source.dtype) if source.is_float and g.spec.is_float else None,)
 
 
+def _cast_element(k: Any, x: Any, *, dtype: str) -> Any:
+    return k.cast(x, dtype)
+
+
 _MOVES = frozenset({Trait.ELEMENTWISE, Trait.LINEAR})
 
 IDENTITY = register(
@@ -87,6 +92,7 @@ IDENTITY = register(
         no_flops,
         traits=_MOVES,
         cases=(case((2, 3)),),
+        lowering=(View(),),
     )
 )
 STOP_GRADIENT = register(
@@ -99,6 +105,7 @@ STOP_GRADIENT = register(
         no_flops,
         traits=_MOVES,
         cases=(case((2, 3)), case(Arg((3,), 0, 5, "int32"))),
+        lowering=(View(),),
     )
 )
 CAST = register(
@@ -115,5 +122,6 @@ CAST = register(
             case(Arg((3,), 0, 5, "uint8"), dtype="float64"),
             case((2, 3), dtype="int32"),
         ),
+        lowering=(Elementwise(_cast_element),),
     )
 )

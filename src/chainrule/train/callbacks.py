@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chainrule.models.model import Model
 
-__all__ = ["Callback", "History", "Logs"]
+__all__ = ["Callback", "History", "Logs", "longest_interval"]
 
 Logs = Mapping[str, float] | None
 
@@ -20,6 +20,8 @@ class Callback:
     Attributes:
         model: the model in training; set ``self.model.stop_training = True`` to end after the running epoch.
         params: ``epochs``, ``steps`` (in an epoch), ``samples`` and ``batch_size``.
+        interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
+            step.  A callback that only shows something gives the engine room to run many steps in one go.
 
     >>> import chainrule as cr
     >>> class Print(cr.callbacks.Callback):
@@ -29,6 +31,7 @@ class Callback:
 
     model: Model
     params: Mapping[str, Any]
+    interval: float = 0.0
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Before the first epoch."""
@@ -55,6 +58,17 @@ class Callback:
 
     def on_train_end(self, logs: Logs = None) -> None:
         """After the last epoch, also when Ctrl-C ended it."""
+
+
+_BATCH_METHODS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
+
+def longest_interval(chain: Sequence[Callback]) -> float:
+    """How many seconds may pass before some callback wants to hear of a step; infinite if none does."""
+    watching = [
+        c for c in chain if any(getattr(type(c), name) is not getattr(Callback, name) for name in _BATCH_METHODS)
+    ]
+    return min((callback.interval for callback in watching), default=math.inf)
 
 
 class History(Callback):

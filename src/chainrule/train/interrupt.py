@@ -9,23 +9,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupt", "interruptible"]
+from chainrule.engines import Stop
 
-
-class Interrupt:
-    """Whether Ctrl-C was pressed."""
-
-    def __init__(self) -> None:
-        self.requested = False
+__all__ = ["interruptible"]
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
+def interruptible() -> Iterator[Stop]:
     """Turn the first Ctrl-C into a flag; a second one raises KeyboardInterrupt at once.
 
     Outside the main thread, which alone gets signals, nothing is installed.
     """
-    state = Interrupt()
+    state = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
@@ -33,7 +28,7 @@ def interruptible() -> Iterator[Interrupt]:
     def note(number: int, frame: FrameType | None) -> None:
         if state.requested:
             raise KeyboardInterrupt
-        state.requested = True
+        state.request()
 
     before: Any = signal.signal(signal.SIGINT, note)
     try:

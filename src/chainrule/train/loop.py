@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chainrule.engines.reference import Executable
+from chainrule.engines import Engine, Stop, executable
 from chainrule.errors import ConfigError, DataError
 from chainrule.graph.dims import BATCH
 from chainrule.graph.graph import Graph
@@ -15,8 +17,8 @@ from chainrule.graph.op import Array, Spec
 from chainrule.graph.trace import trace
 from chainrule.ops.random import random_permutation
 from chainrule.random import get_seed, words
-from chainrule.train.callbacks import Callback, History
-from chainrule.train.interrupt import Interrupt, interruptible
+from chainrule.train.callbacks import Callback, History, longest_interval
+from chainrule.train.interrupt import interruptible
 from chainrule.train.progress import progress_for
 from chainrule.train.step import Objective, evaluation_graph, prediction_graph, step_graph
 from chainrule.train.targets import prepared_inputs, prepared_targets
@@ -41,7 +43,7 @@ class Trainer:
     def __init__(self, model: Model, objective: Objective | None) -> None:
         self.model = model
         self._objective = objective
-        self._executables: dict[tuple[Any, ...], Executable] = {}
+        self._executables: dict[tuple[Any, ...], Engine] = {}
         self._epochs_seen = 0
 
     @property
@@ -115,32 +117,58 @@ class Trainer:
     def _epoch(
         self,
         epoch: int,
-        run: Executable,
+        run: Engine,
         x: Array,
         y: Array,
         order: Array,
         batch_size: int,
         held_out: tuple[Array, Array] | None,
         chain: Sequence[Callback],
-        interrupt: Interrupt,
+        interrupt: Stop,
     ) -> None:
-        objective = self.objective
         self._reset()
         _call(chain, "on_epoch_begin", epoch)
-        seed, _, first_row = (item.data for item in words(get_seed()))
-        for step, rows in enumerate(_batches(order, batch_size)):
-            _call(chain, "on_train_batch_begin", step)
-            rate = np.float64(objective.optimizer.learning_rate)
-            run(x[rows], y[rows], rate, seed, first_row, np.float64(len(rows)))
-            _call(chain, "on_train_batch_end", step, self._results())
-            if interrupt.requested:
-                break
+        self._steps(run, x, y, order, batch_size, chain, interrupt)
         self._epochs_seen += 1
         logs = self._results()
         if held_out is not None and not interrupt.requested:
             found = self._evaluate(*held_out, batch_size)
             logs.update({f"val_{name}": value for name, value in found.items()})
         _call(chain, "on_epoch_end", epoch, logs)
+
+    def _steps(
+        self,
+        run: Engine,
+        x: Array,
+        y: Array,
+        order: Array,
+        batch_size: int,
+        chain: Sequence[Callback],
+        interrupt: Stop,
+    ) -> None:
+        """All steps of an epoch, as many in one call as the callbacks leave room for."""
+        seed, _, first_row = (item.data for item in words(get_seed()))
+        starts = np.arange(0, len(order), batch_size)
+        counts = np.minimum(batch_size, len(order) - starts).astype(np.float64)
+        interval = longest_interval(chain)
+        step, together = 0, 1 if math.isfinite(interval) else len(starts)
+        while step < len(starts) and not interrupt.requested:
+            _call(chain, "on_train_batch_begin", step)
+            scalars = {
+                "learning_rate": np.asarray(self.objective.optimizer.learning_rate, np.float64),
+                "seed": seed,
+                "first_row": first_row,
+                "count": counts[step : step + together],
+            }
+            began = time.perf_counter()
+            rows = order[step * batch_size : (step + together) * batch_size]
+            done = run.run_steps({"x": x, "y": y}, rows, batch_size, scalars, interrupt)
+            step += done
+            if 0 < interval < math.inf:
+                fitting = interval * done / max(time.perf_counter() - began, 1e-9)
+                together = max(1, min(2 * together, int(fitting)))
+            if done:
+                _call(chain, "on_train_batch_end", step - 1, self._results())
 
     def _order(self, count: int, shuffle: bool) -> Array:
         if not shuffle:
@@ -151,8 +179,7 @@ class Trainer:
     def _evaluate(self, x: Array, y: Array, batch_size: int) -> dict[str, float]:
         run = self._executable("evaluate", x, y)
         self._reset()
-        for rows in _batches(np.arange(len(x)), batch_size):
-            run(x[rows], y[rows])
+        run.run_steps({"x": x, "y": y}, np.arange(len(x)), batch_size, {}, Stop())
         return self._results()
 
     def _reset(self) -> None:
@@ -184,11 +211,12 @@ class Trainer:
             raise ConfigError(f"fit trains models with one output; {self.model.name!r} has several")
         return next(iter(graph.outputs.values())).spec
 
-    def _executable(self, kind: str, x: Array, y: Array | None) -> Executable:
+    def _executable(self, kind: str, x: Array, y: Array | None) -> Engine:
         frozen = tuple(weight.trainable for weight in self.model.weights)
         key = (kind, _spec(x), None if y is None else _spec(y), frozen)
         if key not in self._executables:
-            self._executables[key] = Executable(self._graph(kind, x, y))
+            gathered = ("x",) if y is None else ("x", "y")
+            self._executables[key] = executable(self._graph(kind, x, y), self.model.engine, gathered=gathered)
         return self._executables[key]
 
     def _graph(self, kind: str, x: Array, y: Array | None) -> Graph:

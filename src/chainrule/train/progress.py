@@ -53,6 +53,8 @@ class EpochLines(Callback):
 class ProgressBar(Callback):
     """A live bar for each epoch: running means, samples a second, time left."""
 
+    interval = 0.1
+
     def on_train_begin(self, logs: Logs = None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

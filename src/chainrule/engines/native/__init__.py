@@ -1,0 +1,1 @@
+"""The native engine: graphs as machine code, written in Python through LLVM."""

@@ -1,0 +1,170 @@
+"""From a plan to one module of LLVM IR: a function for each kernel, stages, and the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chainrule.engines.native.contractions import Generator
+from chainrule.engines.native.driver import Binding, Stage, UnitCount, emit_driver
+from chainrule.engines.native.ir import Function, Index, Module, Value
+from chainrule.engines.native.jit import Target, has_fma
+from chainrule.engines.native.kernels import PARAMETERS, Context, lanes_of
+from chainrule.engines.native.nests import emit_nest, size_value
+from chainrule.engines.native.platform import Platform
+from chainrule.engines.native.program import Place, Program, constant_data
+from chainrule.engines.native.sorting import emit_sort
+from chainrule.engines.native.types import I64
+from chainrule.graph.dims import Dim
+from chainrule.plan.expr import Storage
+from chainrule.plan.nest import Nest
+from chainrule.plan.plan import Kernel, Plan, Sort
+
+__all__ = ["emit_plan", "new_module"]
+
+SYMBOL = "chainrule_step"
+_WORD = 8
+
+
+def new_module(target: Target, *, checked: bool = False) -> Module:
+    """An empty module for a target."""
+    module = Module(target.lanes32, checked)
+    module.has_fma = has_fma(target)
+    module.has_rounding = not target.is_x86 or target.has("sse4.1")
+    return module
+
+
+def emit_plan(
+    plan: Plan,
+    generator: Generator,
+    target: Target,
+    platform: Platform,
+    *,
+    checked: bool = False,
+    profile: bool = False,
+) -> tuple[str, Program]:
+    """The module's text, and the program that describes it.
+
+    Args:
+        plan: a verified plan.
+        generator: the written kernels that the plan was made with.
+        target: processor.
+        platform: operating system and processor family.
+        checked: whether every access is bounds-checked.
+        profile: whether the time of every kernel is taken.
+    """
+    module = new_module(target, checked=checked)
+    places, record = _places(plan)
+    storages = list(places)
+    context = Context(module, {storage: number for number, storage in enumerate(storages)}, plan)
+    for kernel in plan.kernels:
+        _emit_kernel(context, generator, kernel)
+    stages = [
+        _emit_stage(context, stage.kernels, number) for number, stage in enumerate(plan.stages) if stage.kernels
+    ] or [_emit_idle(context)]
+    bindings = [
+        Binding(number, place.offset, place.pointer)
+        for number, place in enumerate(places.values())
+        if place.kind == "input"
+    ]
+    emit_driver(module, SYMBOL, stages, len(places), bindings, platform, profile=profile)
+    scratch = max((generator.scratch_bytes(kernel) for kernel in plan.kernels), default=0)
+    constants = tuple(constant_data(array) for array in plan.constants.values())
+    outputs = tuple(context.entries[storage] for storage in plan.outputs.values())
+    program = Program(
+        SYMBOL,
+        plan.batch,
+        plan.arena,
+        scratch,
+        record,
+        tuple(places.values()),
+        tuple(stages),
+        constants,
+        outputs,
+        tuple(module.sites),
+        checked,
+        profile,
+    )
+    return module.text(), program
+
+
+def _places(plan: Plan) -> tuple[dict[Storage, Place], int]:
+    """Every storage with its place, and the size of a record."""
+    places: dict[Storage, Place] = {}
+    offset = _WORD  # the batch size comes first
+    for name, storage in plan.inputs.items():
+        places[storage] = Place("input", storage.name, name, offset, pointer=True)
+        offset += _WORD
+    owners = {storage: name for name, storage in plan.state.items()}
+    for storage, name in owners.items():
+        places[storage] = Place("state", storage.name, name)
+    for number, storage in enumerate(plan.constants):
+        places[storage] = Place("constant", storage.name, offset=number)
+    for new, old in plan.overwrites.items():
+        places[new] = Place("state", new.name, owners[old])
+    for storage, start in plan.offsets.items():
+        places[storage] = Place("arena", storage.name, offset=start)
+    return places, offset
+
+
+def _emit_kernel(context: Context, generator: Generator, kernel: Kernel) -> None:
+    f = Function(context.module, kernel.name, PARAMETERS, where=kernel.where, internal=True)
+    batch = Value("%n", I64)
+    buffers = {s: context.buffer(f, s, batch) for s in dict.fromkeys((*kernel.reads, *kernel.writes))}
+    if isinstance(kernel.body, Nest):
+        lanes = lanes_of(context.module, kernel.body)
+        low: Index = f.mul(Value("%low", I64), kernel.chunk)
+        high = f.mul(Value("%high", I64), kernel.chunk)
+        if kernel.chunk > 1:
+            high = f.min(high, size_value(f, kernel.extent, batch))
+        emit_nest(f, kernel.body, buffers, batch, low, high, lanes)
+    elif isinstance(kernel.body, Sort):
+        emit_sort(f, kernel.body, buffers, batch)
+    else:
+        generator.emit(context, f, kernel, buffers, batch)
+
+
+def _emit_stage(context: Context, kernels: Sequence[Kernel], number: int) -> Stage:
+    if len(kernels) == 1:
+        (kernel,) = kernels
+        scale, offset = (
+            (kernel.extent.scale, kernel.extent.offset) if isinstance(kernel.extent, Dim) else (0, kernel.extent)
+        )
+        return Stage((kernel.name,), UnitCount(scale, offset, kernel.chunk), kernel.name)
+    return _emit_side_by_side(context, kernels, number)
+
+
+def _emit_side_by_side(context: Context, kernels: Sequence[Kernel], number: int) -> Stage:
+    """One function for several kernels: its units are theirs, one kernel after the other.
+
+    It counts the units of the planned batch; those beyond a smaller one find nothing to do.
+    """
+    name = f"stage_{number}"
+    f = Function(context.module, name, PARAMETERS, internal=True)
+    first = 0
+    for kernel in kernels:
+        count = kernel.units(context.plan.batch)
+        at_least = f.let(I64, f"icmp sge i64 %low, {first}").text
+        present = f.index(f.add(_present_units(f, kernel), first)).text
+        below = f.let(I64, f"icmp slt i64 %low, {present}").text
+        mine = f.let(I64, f"and i1 {at_least}, {below}").text
+        inside, after = f.fresh_label("run"), f.fresh_label("next")
+        f.emit(f"br i1 {mine}, label %{inside}, label %{after}")
+        f.label(inside)
+        low, high = (f.let(I64, f"sub i64 %{end}, {first}").text for end in ("low", "high"))
+        f.call_void(kernel.name, f"ptr %table, i64 %n, i64 {low}, i64 {high}, ptr %scratch")
+        f.emit(f"br label %{after}")
+        f.label(after)
+        first += count
+    return Stage((name,), UnitCount(0, first, 1), ", ".join(kernel.name for kernel in kernels))
+
+
+def _present_units(f: Function, kernel: Kernel) -> Index:
+    """How many units a kernel has for the run-time batch size."""
+    size = size_value(f, kernel.extent, Value("%n", I64))
+    return f.div(f.max(f.add(size, kernel.chunk - 1), 0), kernel.chunk)
+
+
+def _emit_idle(context: Context) -> Stage:
+    """A stage for a graph that computes nothing."""
+    Function(context.module, "nothing", PARAMETERS, internal=True)
+    return Stage(("nothing",), UnitCount(0, 1, 1), "nothing")

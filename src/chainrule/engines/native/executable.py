@@ -1,0 +1,302 @@
+"""The native engine: a graph compiled once for its largest batch, run on any batch up to that."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chainrule.engines.checks import Stop, batch_of, checked_input
+from chainrule.engines.native import threads as pool
+from chainrule.engines.native.cache import cache_key, open_cache
+from chainrule.engines.native.call import CallBlock, Driver
+from chainrule.engines.native.contractions import Generator
+from chainrule.engines.native.driver import driver_symbols
+from chainrule.engines.native.emit import emit_plan
+from chainrule.engines.native.jit import Library, compile_object, emit_assembly, host_target
+from chainrule.engines.native.platform import host
+from chainrule.engines.native.program import Place, Program
+from chainrule.errors import EngineError, ShapeError
+from chainrule.graph.canonical import canonical_text, source_fingerprint
+from chainrule.graph.dims import Dim, bind_shape
+from chainrule.graph.graph import Graph
+from chainrule.graph.op import Array
+from chainrule.graph.tensor import frozen
+from chainrule.graph.variable import cache_aligned
+from chainrule.graph.verify import verify
+from chainrule.plan.build import Options, build_plan
+from chainrule.plan.dump import dump, dumping
+
+__all__ = ["Executable"]
+
+
+class Compiled:
+    """Code for one graph and one planned batch size, with the memory that it runs in."""
+
+    def __init__(self, program: Program, content: bytes) -> None:
+        self.program = program
+        library = Library(content, driver_symbols(program.symbol, checked=program.checked))
+        self.driver = Driver(
+            library,
+            program.symbol,
+            program.stages,
+            len(program.table),
+            program.scratch,
+            profile=program.profile,
+            checked=program.checked,
+        )
+        self.arena = cache_aligned(np.empty(program.arena, np.uint8))
+        self.constants = [cache_aligned(array) for array in program.arrays()]
+        self.block = CallBlock(self.driver)
+        for number, place in enumerate(program.table):
+            if place.kind == "arena":
+                self.block.table[number] = self.arena.ctypes.data + place.offset
+            elif place.kind == "constant":
+                self.block.table[number] = self.constants[place.offset].ctypes.data
+        self.inputs = [place for place in program.table if place.kind == "input"]
+        self.states = [(number, place.key) for number, place in enumerate(program.table) if place.kind == "state"]
+
+    def bind_state(self, state: Mapping[str, Array]) -> None:
+        """Let the table point to the variables' memory."""
+        for number, key in self.states:
+            self.block.table[number] = state[key].ctypes.data
+
+    def run(self, records: Array, threads: int | None) -> int:
+        """Run one step for each record; gives how many were run."""
+        self.block.set_records(records)
+        done = pool.run(self.driver.entry, self.block, threads)
+        if self.program.checked:
+            self._check()
+        return done
+
+    def records(self, batches: Array, addresses: Mapping[str, Any]) -> Array:
+        """Records of steps: each one's batch size, and each input's address."""
+        records = np.zeros((len(batches), self.program.record // 8), np.int64)
+        records[:, 0] = batches
+        for place in self.inputs:
+            records[:, place.offset // 8] = addresses[place.key]
+        return records
+
+    def _check(self) -> None:
+        stray = self.driver.stray()
+        if stray is not None:
+            site, index, size = stray
+            raise EngineError(f"{self.program.sites[site - 1]}: element {index} of {size}")
+
+    def output(self, number: int, shape: Sequence[int], dtype: Any) -> Array:
+        """A copy of an output."""
+        place: Place = self.program.table[self.program.outputs[number]]
+        assert place.kind in ("arena", "state")
+        address = int(self.block.table[self.program.outputs[number]])
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if not size:
+            return np.empty(shape, dtype)
+        content = (ctypes.c_uint8 * size).from_address(address)
+        return np.frombuffer(content, dtype).reshape(shape).copy()
+
+
+def _solid_rows(array: Array) -> Array:
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def compiled(
+    graph: Graph, batch: int, options: Options, gathered: Sequence[str], *, checked: bool, profile: bool
+) -> Compiled:
+    """Compile a graph, or take it from the cache; what is to be dumped is always compiled."""
+    target = host_target()
+    cache = None if dumping() else open_cache()
+    key = ""
+    if cache is not None:
+        settings = f"{batch} {options} {tuple(gathered)} {checked} {profile} {target.lanes32}"
+        key = cache_key(f"{_generator_version()}\n{settings}\n{canonical_text(graph)}", target)
+        entry = cache.load(key)
+        if entry is not None:
+            return Compiled(Program.from_json(entry.plan), entry.content)
+    generator = Generator(target.lanes32)
+    plan = build_plan(graph, generator, batch, options, gathered)
+    text, program = emit_plan(plan, generator, target, host(), checked=checked, profile=profile)
+    dump("ir", lambda: text)
+    dump("assembly", lambda: emit_assembly(text, target))
+    content = compile_object(text, target)
+    if cache is not None:
+        cache.store(key, program.to_json(), content)
+    return Compiled(program, content)
+
+
+@functools.cache
+def _generator_version() -> str:
+    """What stands for everything that turns a graph into code."""
+    import chainrule
+
+    return source_fingerprint(Path(chainrule.__file__).parent)
+
+
+class Executable:
+    """A graph ready to run natively; the same interface as the reference engine's.
+
+    Args:
+        graph: a traced graph.
+        batch: the batch size to plan for; by default the largest one met so far, planned anew when it grows.
+        gathered: names of inputs that are batches of a data set; `run_steps` takes their rows by number.
+        threads: how many threads take part; by default `threads.get_threads()`.
+        options: planner passes to leave out.
+        checked: bounds-check every load and store and name the op that strays.
+        profile: take the time of every kernel.
+
+    Raises:
+        GraphError: the graph breaks a law.
+        EngineError: an op has a NumPy rule only.
+
+    >>> import chainrule as cr
+    >>> graph = cr.trace(lambda x: cr.ops.relu(x) * 2, cr.input_spec((None, 2)), name="f")
+    >>> Executable(graph)(np.array([[-1.0, 3.0]], np.float32)).tolist()
+    [[0.0, 6.0]]
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        batch: int | None = None,
+        gathered: Sequence[str] = (),
+        threads: int | None = None,
+        options: Options | None = None,
+        checked: bool = False,
+        profile: bool = False,
+    ) -> None:
+        verify(graph, after="loading")
+        self.graph = graph
+        self.threads = threads
+        self._gathered = tuple(gathered)
+        self._options, self._checked, self._profile = options or Options(), checked, profile
+        self._compiled: Compiled | None = None
+        self._lock = threading.RLock()
+        if batch is not None:
+            self._ready(batch)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run once; state is read from the variables before and written to them after."""
+        with self._lock:
+            arrays, batch = self._load(inputs)
+            ready = self._ready(batch)
+            ready.bind_state({entry.name: entry.variable.memory() for entry in self.graph.state})
+            self._step(ready, arrays, batch)
+            self._state_changed()
+            return self.graph.structure(self._outputs(ready, batch))
+
+    def run(self, inputs: Sequence[Any], state: Mapping[str, Array]) -> tuple[Any, dict[str, Array]]:
+        """Run once on explicit state.
+
+        Args:
+            inputs: one array per run-time input.
+            state: the value of every variable by name.
+
+        Returns:
+            What the traced function returned, and every variable's new value.
+        """
+        with self._lock:
+            arrays, batch = self._load(inputs)
+            ready = self._ready(batch)
+            own = {
+                entry.name: cache_aligned(checked_input(entry.name, entry.before.spec, state[entry.name]))
+                for entry in self.graph.state
+            }
+            ready.bind_state(own)
+            self._step(ready, arrays, batch)
+            return self.graph.structure(self._outputs(ready, batch)), {k: frozen(v) for k, v in own.items()}
+
+    def run_steps(
+        self, data: Mapping[str, Array], order: Array, batch_size: int, scalars: Mapping[str, Array], stop: Stop
+    ) -> int:
+        """Run many steps in one call: step s takes the rows ``order[s * batch_size : (s + 1) * batch_size]``.
+
+        Args:
+            data: the data set of each gathered input, rows along the first axis.
+            order: row numbers, int64.
+            batch_size: rows of a step; the last one may have fewer.
+            scalars: the other inputs: one value for all steps, or one for each along a further first axis.
+            stop: told how to end the call early; see `Stop`.
+
+        Returns:
+            How many steps were run; state is written to the variables, outputs are not kept.
+        """
+        steps = -(-len(order) // batch_size)
+        if not steps:
+            return 0
+        with self._lock:
+            ready = self._ready(min(batch_size, len(order)))
+            ready.bind_state({entry.name: entry.variable.memory() for entry in self.graph.state})
+            starts = np.arange(steps, dtype=np.int64) * batch_size
+            batches = np.minimum(batch_size, len(order) - starts)
+            order = np.ascontiguousarray(order, np.int64)
+            held = {name: self._per_step(name, value, steps) for name, value in scalars.items()}
+            sources = {f"source:{name}": _solid_rows(data[name]) for name in self._gathered}
+            addresses: dict[str, Any] = {"order": order.ctypes.data + starts * order.itemsize}
+            addresses |= {name: array.ctypes.data for name, array in sources.items()}
+            addresses |= {name: array.ctypes.data + np.arange(steps) * array.strides[0] for name, array in held.items()}
+            with stop.stopping(ready.block.stop):
+                done = ready.run(ready.records(batches, addresses), self.threads)
+            self._state_changed()
+            return done
+
+    def _per_step(self, name: str, value: Array, steps: int) -> Array:
+        spec = self.graph.inputs[name].spec
+        array = np.asarray(value, spec.dtype)
+        shape = bind_shape(spec.shape, 0)
+        return np.ascontiguousarray(np.broadcast_to(array, (steps, *shape)) if array.shape == shape else array)
+
+    def _step(self, ready: Compiled, arrays: Mapping[str, Array], batch: int) -> None:
+        order = np.arange(batch, dtype=np.int64)
+        addresses = {f"source:{name}" if name in self._gathered else name: a.ctypes.data for name, a in arrays.items()}
+        addresses["order"] = order.ctypes.data
+        ready.run(ready.records(np.array([batch]), addresses), self.threads)
+
+    def _state_changed(self) -> None:
+        for entry in self.graph.state:
+            if entry.changes:
+                entry.variable.memory_changed()
+
+    def _ready(self, batch: int) -> Compiled:
+        if self._compiled is None or self._compiled.program.batch < batch:
+            self._compiled = compiled(
+                self.graph,
+                max(batch, 1),
+                self._options,
+                self._gathered,
+                checked=self._checked,
+                profile=self._profile,
+            )
+        return self._compiled
+
+    def _load(self, inputs: Sequence[Any]) -> tuple[dict[str, Array], int]:
+        if len(inputs) != len(self.graph.inputs):
+            raise EngineError(
+                f"{self.graph.name} takes {len(self.graph.inputs)} inputs "
+                f"({', '.join(self.graph.inputs)}); got {len(inputs)}"
+            )
+        arrays = {
+            name: np.asarray(checked_input(name, item.spec, given), order="C")
+            for (name, item), given in zip(self.graph.inputs.items(), inputs, strict=True)
+        }
+        batch = batch_of(self.graph, arrays)
+        self._refuse_negative_sizes(batch)
+        return arrays, batch
+
+    def _refuse_negative_sizes(self, batch: int) -> None:
+        for node in self.graph.nodes:
+            for spec in node.specs:
+                if any(isinstance(size, Dim) and size.offset < 0 for size in spec.shape):
+                    bound = bind_shape(spec.shape, batch)
+                    if min(bound) < 0:
+                        raise ShapeError(f"{node.where}: a batch of {batch} is too small; it would make {bound}")
+
+    def _outputs(self, ready: Compiled, batch: int) -> list[Array]:
+        return [
+            frozen(ready.output(number, bind_shape(item.shape, batch), item.dtype))
+            for number, item in enumerate(self.graph.outputs.values())
+        ]

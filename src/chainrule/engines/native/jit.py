@@ -1,0 +1,286 @@
+"""LLVM: IR text to object code, and object code into this process.
+
+llvmlite is imported when it is first needed; its library is large.  No process-global LLVM option is touched, so
+other users of llvmlite in the same process are not affected.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+import struct
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chainrule.errors import EngineError
+
+__all__ = [
+    "Library",
+    "NativeFunction",
+    "Target",
+    "compile_object",
+    "emit_assembly",
+    "has_fma",
+    "host_lanes32",
+    "host_target",
+    "llvm_version",
+    "undefined_symbols",
+]
+
+# LLVM is used by one thread at a time.  The lock is held over a fork, so that a child never inherits LLVM in the
+# middle of something.
+_LOCK = threading.RLock()
+
+# What code may call from outside: LLVM makes these of fills and copies.  Anything else, above all a function of
+# libm, whose bits differ between systems, is a bug in an emitter.
+_ALLOWED = ("memcpy", "memmove", "memset")
+
+_NAMES = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What code is made for.
+
+    Attributes:
+        triple: LLVM's name of processor and system.
+        cpu: LLVM's name of the model, such as ``znver3`` or ``x86-64``.
+        features: LLVM's list of instruction sets, such as ``+avx2,+fma``.
+    """
+
+    triple: str
+    cpu: str
+    features: str
+
+    def has(self, feature: str) -> bool:
+        """Whether an instruction set is in the list."""
+        return f"+{feature}" in self.features.split(",")
+
+    @property
+    def is_x86(self) -> bool:
+        return self.triple.startswith("x86_64")
+
+    @property
+    def lanes32(self) -> int:
+        """How many float32 a vector should hold.
+
+        16 with AVX-512 (F, BW, DQ and VL): twice the work per instruction and twice the registers.  Some older
+        servers lower their clock for it, by less than what products gain.  8 with AVX2; otherwise 4 (SSE2, NEON).
+        """
+        if self.is_x86 and all(map(self.has, ("avx512f", "avx512bw", "avx512dq", "avx512vl"))):
+            return 16
+        return 8 if self.is_x86 and self.has("avx2") else 4
+
+
+def has_fma(target: Target) -> bool:
+    """Whether ``llvm.fma`` is an instruction; where it is not, code must multiply and add."""
+    return target.has("fma") if target.is_x86 else target.triple.startswith(("aarch64", "arm64"))
+
+
+@functools.cache
+def host_target() -> Target:
+    """This machine."""
+    llvm = _llvm()
+    with _LOCK:
+        triple = llvm.get_process_triple()
+        # ELF is the format that LLVM's in-process linker knows best; Windows does not mind.
+        triple += "-elf" if os.name == "nt" else ""
+        return Target(triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+
+def host_lanes32() -> int:
+    """How many float32 a vector of this machine should hold; see `Target.lanes32`."""
+    return host_target().lanes32
+
+
+def llvm_version() -> str:
+    """The versions of llvmlite and of LLVM, such as ``0.50.0/22.1.0``."""
+    llvm = _llvm()
+    import llvmlite
+
+    return f"{llvmlite.__version__}/{'.'.join(map(str, llvm.llvm_version_info))}"
+
+
+def compile_object(text: str, target: Target | None = None, opt: int = 2) -> bytes:
+    """Object code for LLVM IR; the same text gives the same bytes.
+
+    Args:
+        text: a module.
+        target: what for; this machine if None.
+        opt: effort of the code generator, 0 to 3.  No passes over the module are run.
+
+    Raises:
+        EngineError: the IR is malformed, or the code would call a function that is not in it.
+    """
+    target = target or host_target()
+    with _LOCK:
+        machine = _machine(target, opt)
+        content: bytes = machine.emit_object(_parse(text))
+    strangers = [name for name in undefined_symbols(content) if name not in _ALLOWED]
+    if strangers:
+        raise EngineError(f"the generated code calls {', '.join(strangers)}; expected nothing outside of itself")
+    return content
+
+
+def emit_assembly(text: str, target: Target | None = None, opt: int = 2) -> str:
+    """The assembly of LLVM IR, for tests and for the curious; arguments and errors as in `compile_object`."""
+    with _LOCK:
+        assembly: str = _machine(target or host_target(), opt).emit_assembly(_parse(text))
+        return assembly
+
+
+def undefined_symbols(content: bytes) -> list[str]:
+    """The names that an ELF object leaves to the linker, sorted; nothing is known of other formats."""
+    if content[:4] != b"\x7fELF":
+        return []
+    (sections,) = struct.unpack_from("<Q", content, 40)
+    size, count = struct.unpack_from("<HH", content, 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", content, sections + size * i) for i in range(count)]
+    found = set()
+    for _, kind, _, _, offset, length, link, _, _, entry in headers:
+        if kind != 2:  # not a symbol table
+            continue
+        names = headers[link][4]
+        # The first symbol of every table is empty.
+        for place in range(offset + entry, offset + length, entry):
+            name, _, _, section = struct.unpack_from("<IBBH", content, place)
+            if section == 0:
+                start = names + name
+                found.add(content[start : content.index(b"\0", start)].decode())
+    return sorted(found)
+
+
+class _Code:
+    """Code in this process, unloaded with this object; under the lock, like everything that LLVM does."""
+
+    def __init__(self, tracker: Any) -> None:
+        self._tracker = tracker
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # at the end of the process LLVM may be gone, and memory is freed anyway
+            with _LOCK:
+                self._tracker.close()
+
+    def address(self, name: str) -> int:
+        """The address of a symbol."""
+        found: int = self._tracker[name]
+        return found
+
+
+class NativeFunction:
+    """A function of a `Library`, called without the interpreter lock; keeps the code loaded."""
+
+    __slots__ = ("_call", "_code", "address")
+
+    def __init__(self, code: _Code, address: int, result: Any, arguments: Sequence[Any]) -> None:
+        self._code, self.address = code, address
+        self._call = ctypes.CFUNCTYPE(result, *arguments)(address)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+
+class Library:
+    """Object code in this process.
+
+    The code is unloaded when neither the library nor any of its functions is referred to; a function that runs is.
+
+    Args:
+        content: what `compile_object` gave for this machine.
+        symbols: the functions that will be asked for.
+
+    Raises:
+        EngineError: this is no object code for this machine, or a symbol is not in it.
+    """
+
+    def __init__(self, content: bytes, symbols: Sequence[str]) -> None:
+        with _LOCK:
+            jit = _jit()
+            builder = _llvm().JITLibraryBuilder().add_object_img(content)
+            for name in symbols:
+                builder.export_symbol(name)
+            for name, address in _helpers().items():
+                builder.import_symbol(name, address)
+            try:
+                self._code = _Code(builder.link(jit, f"chainrule{next(_NAMES)}"))
+            except RuntimeError as error:
+                raise EngineError(f"object code cannot be loaded: {error}") from error
+
+    def function(self, name: str, result: Any, *arguments: Any) -> NativeFunction:
+        """A function by its symbol.
+
+        Args:
+            name: one of the symbols given to the library.
+            result, arguments: ctypes types; None for no result.
+        """
+        return NativeFunction(self._code, self._code.address(name), result, arguments)
+
+
+# --- LLVM's own objects --------------------------------------------------------------------------
+
+
+@functools.cache
+def _llvm() -> Any:
+    """llvmlite, ready for this machine."""
+    import llvmlite.binding as llvm
+
+    with _LOCK:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@functools.cache
+def _all_targets() -> None:
+    """Make LLVM ready for other machines too."""
+    _llvm().initialize_all_targets()
+    _llvm().initialize_all_asmprinters()
+
+
+@functools.cache
+def _machine(target: Target, opt: int) -> Any:
+    """A code generator.  All of an object lies together in memory, so addresses are relative and short."""
+    llvm = _llvm()
+    if target.triple != host_target().triple:
+        _all_targets()
+    try:
+        found = llvm.Target.from_triple(target.triple)
+    except RuntimeError as error:
+        raise EngineError(f"LLVM knows no target {target.triple!r}") from error
+    # llvmlite would append its own -elf for the default code model on Windows; this is said in the triple instead.
+    return found.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=opt, reloc="pic", codemodel="small"
+    )
+
+
+def _parse(text: str) -> Any:
+    """A verified module, in a context of its own: the global one would keep what it has seen."""
+    llvm = _llvm()
+    try:
+        module = llvm.parse_assembly(text, llvm.create_context())
+        module.verify()
+    except RuntimeError as error:
+        raise EngineError(f"LLVM refuses the generated code: {error}") from error
+    return module
+
+
+@functools.cache
+def _jit() -> Any:
+    """The linker of this process; it lives as long as the process."""
+    return _llvm().create_lljit_compiler(_machine(host_target(), 2), use_jit_link=True)
+
+
+@functools.cache
+def _helpers() -> dict[str, int]:
+    """The addresses of what code may call from outside."""
+    libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+    return {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in _ALLOWED}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)

@@ -1,0 +1,135 @@
+"""What the written kernels have in common: a part knows its private memory and how to emit itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
+from chainrule.engines.native.nests import emit_nest, size_value
+from chainrule.engines.native.types import I64, Type, type_of
+from chainrule.graph.dims import Dim, bind_size
+from chainrule.plan.expr import Storage, walk
+from chainrule.plan.nest import Nest
+from chainrule.plan.plan import Kernel, Plan, Product
+
+__all__ = [
+    "LINE",
+    "PARAMETERS",
+    "RANGE",
+    "Context",
+    "Part",
+    "Scratch",
+    "call",
+    "each_unit",
+    "emit_epilogue",
+    "lanes_of",
+    "rounded",
+]
+
+LINE = 64
+RANGE = (Value("%low", I64), Value("%high", I64))
+"""The units that a kernel's function was called for."""
+
+
+@runtime_checkable
+class Part(Protocol):
+    """One kernel of a contraction."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Private memory for each thread."""
+        ...
+
+    def emit(
+        self, context: Context, f: Function, kernel: Kernel, buffers: Mapping[Storage, Buffer], batch: Value
+    ) -> None:
+        """Emit the body of the kernel's function, which works on units ``[%low, %high)``."""
+        ...
+
+
+PARAMETERS = (("ptr", "table"), ("i64", "n"), ("i64", "low"), ("i64", "high"), ("ptr", "scratch"))
+"""Parameters of every kernel's function."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What emitters of kernels need.
+
+    Attributes:
+        module: where functions go.
+        entries: number of each storage in the table.
+        plan: the plan.
+    """
+
+    module: Module
+    entries: Mapping[Storage, int]
+    plan: Plan
+
+    def buffer(self, f: Function, storage: Storage, batch: Value) -> Buffer:
+        """A storage's buffer, its address taken from the table."""
+        slot = f.let(I64, f"getelementptr ptr, ptr %table, i64 {self.entries[storage]}").text
+        pointer = f.let(I64, f"load ptr, ptr {slot}, align 8").text
+        size: Index = bind_size(storage.size, self.plan.batch)
+        if self.module.checked and isinstance(storage.size, Dim):
+            size = size_value(f, storage.size, batch)
+        return Buffer(pointer, type_of(storage.dtype), size, storage.name)
+
+
+def lanes_of(module: Module, nest: Nest) -> int:
+    """How many lanes a nest has: by the widest float that it stores."""
+    widest = max(store.value.dtype.itemsize if store.value.dtype.kind == "f" else 4 for store in nest.stores)
+    return max(1, module.lanes32 * 4 // widest)
+
+
+def emit_epilogue(context: Context, kernel: Kernel, name: str) -> None:
+    """Add ``void @name(ptr table, i64 n, i64 sample, i64 row, ptr area)``: a product's epilogue for one row."""
+    assert isinstance(kernel.body, Product)
+    epilogue = kernel.body.epilogue
+    assert epilogue is not None
+    parameters = (("ptr", "table"), ("i64", "n"), ("i64", "sample"), ("i64", "row"), ("ptr", "area"))
+    f = Function(context.module, name, parameters, where=kernel.where, internal=True)
+    batch = Value("%n", I64)
+    nest = epilogue.nest
+    loads = {node.attr for node in walk(*nest.roots()) if node.op == "load"}
+    storages = [*sorted(loads - {epilogue.area}, key=repr), *dict.fromkeys(store.storage for store in nest.stores)]
+    buffers = {storage: context.buffer(f, storage, batch) for storage in storages}
+    size = epilogue.area.size
+    assert isinstance(size, int)
+    buffers[epilogue.area] = Buffer("%area", type_of(epilogue.area.dtype), size, epilogue.area.name)
+    bound = (Value("%sample", I64), Value("%row", I64))
+    emit_nest(f, nest, buffers, batch, 0, 0, lanes_of(context.module, nest), bound)
+
+
+class Scratch:
+    """Lays out a thread's private memory."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def take(self, f: Function, type: Type, size: int, name: str) -> Buffer:
+        """The next part of it."""
+        pointer = f.let(I64, f"getelementptr i8, ptr %scratch, i64 {self.bytes}").text if self.bytes else "%scratch"
+        self.bytes += rounded(size * type.bytes)
+        return Buffer(pointer, type, size, name)
+
+
+def rounded(size: int) -> int:
+    """Bytes in whole cache lines, and one line more so that planes do not lie a multiple of 4 KB apart."""
+    return -(-size // LINE) * LINE + LINE
+
+
+def call(f: Function, name: str, *arguments: Buffer | Index) -> None:
+    """Call a function of the module with buffers and indices."""
+    texts = [f"ptr {a.pointer}" if isinstance(a, Buffer) else f"i64 {f.index(a).text}" for a in arguments]
+    f.call_void(name, ", ".join(texts))
+
+
+def each_unit(f: Function, body: Callable[[Value], None]) -> None:
+    """Run the body for every unit of the kernel's range."""
+
+    def turn(i: Value, _: list[Value]) -> None:
+        body(i)
+
+    f.loop(*RANGE, turn)

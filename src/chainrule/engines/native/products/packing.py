@@ -1,0 +1,272 @@
+"""Packing of matrices and convolution weights into panels, and back.
+
+A packed matrix of `rows` rows is ``[panel][rows][PANEL]``; columns beyond the last one are zeros.  The functions take
+a range of panels, so that threads can share the work or one panel can be packed into scratch just before its use.
+The packed pointer is where panel 0 lies (or would lie: nothing outside the range is touched), the natural one where
+the whole matrix begins.
+
+``Panels``: ``void @f(ptr %natural, ptr %packed, i64 %rows, i64 %panel_low, i64 %panel_high)``
+    `emit_pack_panels`: ``packed[p][i][j] = natural[i][p*PANEL + j]``.  Convolution weights HWIO are such a matrix of
+    R*S*C rows and K columns, dense weights one of I rows and O columns.
+    `emit_pack_panels_transposed`: ``packed[p][i][j] = natural[p*PANEL + j][i]``, by transposing square blocks in
+    registers: dense weights ``[I][O]`` for the input gradient (columns=I, rows=O).
+    `emit_unpack_panels`: ``natural[i][p*PANEL + j] = packed[p][i][j]``, real columns only.
+
+``InputGradientPanels``: ``void @f(ptr %natural, ptr %packed, i64 %panel_low, i64 %panel_high)``
+    HWIO to ``[panel of C][taps][K][PANEL]`` with the taps in the order that the input gradient reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
+from chainrule.engines.native.products.tile import panel_width
+from chainrule.engines.native.types import I64, Type
+
+__all__ = [
+    "InputGradientPanels",
+    "Panels",
+    "emit_pack_input_gradient",
+    "emit_pack_panels",
+    "emit_pack_panels_transposed",
+    "emit_unpack_panels",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """A matrix to be packed; see the module for the functions' signatures.
+
+    Attributes:
+        type: scalar type.
+        columns: columns of the packed matrix that hold data, in all panels together.
+        stride: from one row of the natural matrix to the next, in elements.
+        packed_stride: from one panel to the next; ``rows * PANEL`` if None.
+        width: columns per panel, a multiple of the vector length; two vectors if None.
+    """
+
+    type: Type
+    columns: int
+    stride: int
+    packed_stride: int | None = None
+    width: int | None = None
+
+    def panels(self, panel: int) -> int:
+        """How many panels of so many columns."""
+        return -(-self.columns // panel)
+
+
+@dataclass(frozen=True, slots=True)
+class InputGradientPanels:
+    """Convolution weights to be packed for the input gradient; see the module for the function's signature.
+
+    Packed tap (i, j) is the filter's tap ``(first[0] - i*step[0], first[1] - j*step[1])``.  By default these are all
+    taps turned by 180 degrees, as a convolution of stride 1 needs them.  For stride (sy, sx) each phase has the taps
+    that fall on it, with ``step = stride``.
+
+    Attributes:
+        type: scalar float type.
+        kernel: (R, S) of the filter.
+        channels, outputs: C and K.
+        first: tap that comes first; the last one of the filter if None.
+        count: how many taps each way; all if None.
+        step: how far apart they are.
+    """
+
+    type: Type
+    kernel: tuple[int, int]
+    channels: int
+    outputs: int
+    first: tuple[int, int] | None = None
+    count: tuple[int, int] | None = None
+    step: tuple[int, int] = (1, 1)
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Packed taps each way."""
+        return self.count or self.kernel
+
+    def packed_size(self, panel: int) -> int:
+        """Elements of the packed weights, for panels of so many channels."""
+        return -(-self.channels // panel) * self.taps[0] * self.taps[1] * self.outputs * panel
+
+
+def emit_pack_panels(module: Module, name: str, spec: Panels) -> None:
+    """Add a function that packs a row-major matrix."""
+    _emit_copy(module, name, spec, pack=True)
+
+
+def emit_unpack_panels(module: Module, name: str, spec: Panels) -> None:
+    """Add a function that writes packed panels to a row-major matrix."""
+    _emit_copy(module, name, spec, pack=False)
+
+
+def emit_pack_panels_transposed(module: Module, name: str, spec: Panels) -> None:
+    """Add a function that packs the transpose of a row-major matrix."""
+    panel = spec.width or panel_width(module, spec.type)
+    f, natural, packed, rows, packed_stride = _begin(module, name, spec, transposed=True)
+
+    def one(number: Index, columns: int) -> None:
+        source, target = f.mul(number, panel * spec.stride), f.mul(number, packed_stride)
+        _transpose(f, natural, source, spec.stride, packed, target, rows, columns, panel, module.lanes(spec.type))
+
+    _ranged(f, spec.columns, panel, one)
+
+
+def emit_pack_input_gradient(module: Module, name: str, spec: InputGradientPanels) -> None:
+    """Add a function that packs convolution weights for the input gradient."""
+    panel = panel_width(module, spec.type)
+    f = Function(module, name, [("ptr", "natural"), ("ptr", "packed"), ("i64", "panel_low"), ("i64", "panel_high")])
+    tap = spec.channels * spec.outputs
+    natural = Buffer("%natural", spec.type, spec.kernel[0] * spec.kernel[1] * tap, f"{name} natural")
+    packed = Buffer("%packed", spec.type, spec.packed_size(panel), f"{name} packed")
+    first = spec.first or (spec.kernel[0] - 1, spec.kernel[1] - 1)
+
+    def one(number: Index, columns: int) -> None:
+        def down(i: Value, _: list[Value]) -> None:
+            def along(j: Value, _: list[Value]) -> None:
+                r, s = f.sub(first[0], f.mul(i, spec.step[0])), f.sub(first[1], f.mul(j, spec.step[1]))
+                position = f.add(f.mul(r, spec.kernel[1]), s)
+                source = f.add(f.mul(position, tap), f.mul(number, panel * spec.outputs))
+                place = f.add(f.mul(number, spec.taps[0] * spec.taps[1]), f.add(f.mul(i, spec.taps[1]), j))
+                target = f.mul(place, spec.outputs * panel)
+                _transpose(
+                    f,
+                    natural,
+                    source,
+                    spec.outputs,
+                    packed,
+                    target,
+                    spec.outputs,
+                    columns,
+                    panel,
+                    module.lanes(spec.type),
+                )
+
+            f.loop(0, spec.taps[1], along)
+
+        f.loop(0, spec.taps[0], down)
+
+    _ranged(f, spec.channels, panel, one)
+
+
+def _begin(
+    module: Module, name: str, spec: Panels, *, transposed: bool
+) -> tuple[Function, Buffer, Buffer, Value, Index]:
+    """A packing function: itself, its two operands, its number of rows, its stride from panel to panel."""
+    panel = spec.width or panel_width(module, spec.type)
+    parameters = [("ptr", "natural"), ("ptr", "packed"), ("i64", "rows"), ("i64", "panel_low"), ("i64", "panel_high")]
+    f = Function(module, name, parameters)
+    rows = Value("%rows", I64)
+    if transposed:
+        size = f.add((spec.columns - 1) * spec.stride, rows)
+    else:
+        size = f.add(f.mul(f.sub(rows, 1), spec.stride), spec.columns)
+    stride = f.mul(rows, panel) if spec.packed_stride is None else spec.packed_stride
+    packed_size = f.add(f.mul(stride, spec.panels(panel) - 1), f.mul(rows, panel))
+    natural = Buffer("%natural", spec.type, size, f"{name} natural")
+    packed = Buffer("%packed", spec.type, packed_size, f"{name} packed")
+    return f, natural, packed, rows, stride
+
+
+def _ranged(f: Function, columns: int, panel: int, body: Callable[[Index, int], None]) -> None:
+    """Run ``body(panel number, real columns)`` on the panels from %panel_low to %panel_high."""
+    low, high = Value("%panel_low", I64), Value("%panel_high", I64)
+    whole, rest = divmod(columns, panel)
+
+    def full(number: Value, _: list[Value]) -> None:
+        body(number, panel)
+
+    if whole:
+        f.loop(low, f.min(high, whole), full)
+    if rest:
+        # The last panel, if it is in the range: a loop of one turn or none.
+        def last(number: Value, _: list[Value]) -> None:
+            body(whole, rest)
+
+        f.loop(f.max(low, whole), high, last)
+
+
+def _emit_copy(module: Module, name: str, spec: Panels, *, pack: bool) -> None:
+    lanes, panel = module.lanes(spec.type), spec.width or panel_width(module, spec.type)
+    f, natural, packed, rows, packed_stride = _begin(module, name, spec, transposed=False)
+
+    def one(number: Index, columns: int) -> None:
+        start, packed_start = f.mul(number, panel), f.mul(number, packed_stride)
+        pieces = [(v * lanes, lanes) for v in range(columns // lanes)]
+        pieces += [(place, 1) for place in range(columns // lanes * lanes, columns)]
+
+        def row(i: Value, _: list[Value]) -> None:
+            outside = f.add(start, f.mul(i, spec.stride))
+            inside = f.add(packed_start, f.mul(i, panel))
+            for place, width in pieces:
+                if pack:
+                    f.store(f.load(natural, f.add(outside, place), width), packed, f.add(inside, place))
+                else:
+                    f.store(f.load(packed, f.add(inside, place), width), natural, f.add(outside, place))
+            if pack:
+                for place in range(columns, panel):
+                    f.store(f.constant(0.0, spec.type), packed, f.add(inside, place))
+
+        f.loop(0, rows, row, guard=True)
+
+    _ranged(f, spec.columns, panel, one)
+
+
+def _transpose(
+    f: Function,
+    natural: Buffer,
+    source: Index,
+    stride: int,
+    packed: Buffer,
+    target: Index,
+    rows: Index,
+    columns: int,
+    panel: int,
+    lanes: int,
+) -> None:
+    """``packed[target + i*panel + j] = natural[source + j*stride + i]`` for all rows i, zeros from `columns` on."""
+    zero = f.constant(0.0, natural.type)
+    whole_rows = f.mul(f.div(rows, lanes), lanes)
+
+    def squares(i: Value, _: list[Value]) -> None:
+        for j in range(0, panel, lanes):
+            vectors = [
+                f.load(natural, f.add(source, f.add(f.mul(j + z, stride), i)), lanes)
+                if j + z < columns
+                else f.constant(0.0, natural.type.of(lanes))
+                for z in range(lanes)
+            ]
+            for z, vector in enumerate(transposed(f, vectors)):
+                f.store(vector, packed, f.add(target, f.add(f.mul(i, panel), j + z * panel)))
+
+    def single(i: Value, _: list[Value]) -> None:
+        inside = f.add(target, f.mul(i, panel))
+        for j in range(panel):
+            element = f.load(natural, f.add(source, f.add(j * stride, i))) if j < columns else zero
+            f.store(element, packed, f.add(inside, j))
+
+    if whole_rows != 0:
+        f.loop(0, whole_rows, squares, step=lanes)
+    if whole_rows != rows:
+        f.loop(whole_rows, rows, single)
+
+
+def transposed(f: Function, rows: Sequence[Value]) -> list[Value]:
+    """The transpose of a square of as many vectors as each has lanes, a power of two, in registers.
+
+    Halves are exchanged between rows a distance apart, the distance doubling: log2(lanes) shuffles per vector.
+    """
+    lanes, distance = len(rows), 1
+    result = list(rows)
+    while distance < lanes:
+        low = [i if not i & distance else lanes + i - distance for i in range(lanes)]
+        high = [i + distance if not i & distance else lanes + i for i in range(lanes)]
+        for i in range(lanes):
+            if not i & distance:
+                a, b = result[i], result[i + distance]
+                result[i], result[i + distance] = f.shuffle(a, b, low), f.shuffle(a, b, high)
+        distance *= 2
+    return result

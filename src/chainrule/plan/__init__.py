@@ -1,0 +1,1 @@
+"""Planning: from a step graph to kernels, stages and memory, without naming any op."""

@@ -1,0 +1,114 @@
+"""The planner: expand, fuse, lower, stage, place; every level verified and printable."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, replace
+
+from chainrule.graph.graph import Graph
+from chainrule.graph.passes import remove_dead_nodes, run_passes
+from chainrule.plan.dump import dump
+from chainrule.plan.epilogue import with_epilogues
+from chainrule.plan.expand import chooser, expanded, shared
+from chainrule.plan.fuse import fused
+from chainrule.plan.lower import Generators, Lowering
+from chainrule.plan.nest import Nest, merged, split
+from chainrule.plan.placed import placed_last
+from chainrule.plan.plan import Kernel, Plan, Product, Stage
+from chainrule.plan.schedule import arena_offsets, in_place, staged
+from chainrule.plan.verify import verify_plan
+
+__all__ = ["Options", "build_plan"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which planner passes run; each can be switched off, which tests use to compare plans.
+
+    Attributes:
+        fuse: join ops in loop nests.
+        place_last: compute with a max-pool's few gradients before placing them among zeros.
+        epilogues: join contractions with the nests that follow them.
+        in_place: write new state over the old one.
+        stages: run independent kernels side by side.
+        reuse: let values that are never alive together share memory.
+    """
+
+    fuse: bool = True
+    place_last: bool = True
+    epilogues: bool = True
+    in_place: bool = True
+    stages: bool = True
+    reuse: bool = True
+
+
+def build_plan(
+    graph: Graph,
+    generators: Generators,
+    batch: int,
+    options: Options | None = None,
+    gathered: Container[str] = (),
+) -> Plan:
+    """Plan a graph for batches of up to `batch` samples.
+
+    Args:
+        graph: a traced graph.
+        generators: the engine's written kernels.
+        batch: the largest batch size.
+        options: passes to leave out.
+        gathered: inputs whose rows the step itself takes from a data set, by number.
+
+    Raises:
+        EngineError: an op has no native lowering.
+        GraphError: a pass broke a law.
+    """
+    options = options or Options()
+    dump("graph", graph.show)
+    choose = chooser(generators.supports)
+    graph = expanded(graph, choose)
+    if options.place_last:
+
+        def place_last(graph: Graph) -> Graph:
+            return placed_last(graph, choose)
+
+        graph = run_passes(graph, [place_last, shared, remove_dead_nodes], after="expansion")
+    dump("expanded", graph.show)
+    lowering = Lowering(fused(graph, choose, batch, fuse=options.fuse), generators, batch, gathered)
+    work = lowering.run()
+    if options.epilogues:
+        work.kernels = with_epilogues(work.kernels, {*work.outputs.values(), *work.updates})
+    overwrites = in_place(work.kernels, work.updates) if options.in_place else {}
+    after = {old.name: new for new, old in work.updates.items()}
+    for new, old in work.updates.items():
+        if new not in overwrites:
+            after[old.name] = lowering.finish(new, old)
+            overwrites[after[old.name]] = old
+    inputs = {name: work.leaf(item) for name, item in graph.inputs.items() if name not in gathered}
+    inputs |= {f"source:{name}": source for name, source in work.sources.items()}
+    if work.order is not None:
+        inputs["order"] = work.order
+    state = {entry.name: work.leaf(entry.before) for entry in graph.state}
+    stages = staged([_simplified(kernel, batch, generators.lanes) for kernel in work.kernels], overwrites)
+    if not options.stages:
+        stages = [Stage((kernel,)) for stage in stages for kernel in stage.kernels]
+    outside = {*inputs.values(), *state.values(), *work.constants, *overwrites}
+    offsets, size = arena_offsets(stages, batch, outside, work.outputs.values(), reuse=options.reuse)
+    plan = Plan(
+        graph, batch, tuple(stages), offsets, size, inputs, dict(work.constants), state, work.outputs, overwrites
+    )
+    verify_plan(plan)
+    dump("plan", lambda: str(plan))
+    return plan
+
+
+def _simplified(kernel: Kernel, batch: int, lanes: int) -> Kernel:
+    """The kernel with its nest's axes joined and its units cut."""
+    if isinstance(kernel.body, Nest):
+        nest = split(merged(kernel.body), batch, lanes)
+        return replace(kernel, body=nest, extent=nest.extent, chunk=nest.chunk)
+    if isinstance(kernel.body, Product) and kernel.body.epilogue is not None:
+        epilogue = kernel.body.epilogue
+        return replace(
+            kernel, body=replace(kernel.body, epilogue=replace(epilogue, nest=merged(epilogue.nest, fixed=2)))
+        )
+    return kernel
