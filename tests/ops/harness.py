@@ -7,7 +7,7 @@ float64, and so are the gradients of gradients.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import chainrule as cr
 from chainrule.engines import Executable
+from chainrule.engines.native.executable import Executable as Native
 from chainrule.graph import BATCH, Case, Op, Spec, apply_all, registered_ops, tensor
 from chainrule.graph.tensor import Tensor
 
@@ -86,10 +87,52 @@ def run_batched(op: Op, arrays: Sequence[Array], attrs: Any) -> list[Array]:
     return list(Executable(graph)(*arrays))
 
 
-ENGINES: dict[str, Callable[[Op, Sequence[Array], Any], list[Array]]] = {
-    "eager": run_eagerly,
-    "reference": run_traced,
+def run_native(op: Op, arrays: Sequence[Array], attrs: Any) -> list[Array]:
+    """The op's outputs as machine code."""
+    specs = [Spec(a.shape, a.dtype) for a in arrays]
+    graph = cr.trace(lambda *xs: list(apply_all(op, *xs, **attrs)), *specs, name=op.name)
+    return list(Native(graph)(*arrays))
+
+
+NATIVE_TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+"""Sums are done in another order, exp and its like are polynomials."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One way to run an op.
+
+    Attributes:
+        run: ``run(op, arrays, attrs)``.
+        tolerance: of floats, by dtype, as in `assert_agrees`; none: the bits are the same.
+    """
+
+    run: Callable[[Op, Sequence[Array], Any], list[Array]]
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+
+
+ENGINES: dict[str, Runner] = {
+    "eager": Runner(run_eagerly),
+    "reference": Runner(run_traced),
+    "native": Runner(run_native, NATIVE_TOLERANCE),
 }
+
+
+def assert_agrees(found: Array, wanted: Array, tolerance: Mapping[str, float], what: str = "") -> None:
+    """Shape and dtype are the same; floats agree to the tolerance of their dtype, anything else to the bit.
+
+    NaN and infinities are in the same places.  The error is relative to the largest finite number, as in
+    `relative_error`.
+    """
+    assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), what
+    allowed = tolerance.get(str(wanted.dtype), 0.0)
+    if not allowed:
+        np.testing.assert_array_equal(found, wanted, err_msg=what)
+        return
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(np.where(finite, 0, found), np.where(finite, 0, wanted), err_msg=what)
+    error = relative_error(found[finite].astype("float64"), wanted[finite].astype("float64"))
+    assert error < allowed, f"{what}: relative error {error:.2g}; expected less than {allowed:.2g}"
 
 
 @dataclass

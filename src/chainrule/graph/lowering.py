@@ -134,11 +134,14 @@ class Placement:
         axes: the axes within which elements are moved.
         read: ``read(node, tensor)``: the tensor's values at the places, if they are at hand without reading it; else
             None.
+        window: ``window(attrs)``: (height, width) of windows that lie side by side from the first pixel on, if the
+            op's second input numbers the places of each window row by row; else None.
     """
 
     disjoint: Callable[[Attrs], bool]
     axes: tuple[int, ...]
     read: Callable[[Any, Any], Any]
+    window: Callable[[Attrs], tuple[int, int] | None]
 
 
 Lowering: TypeAlias = Elementwise | Indexed | Reduction | View | Composed | Contraction | Sorting

@@ -495,6 +495,12 @@ def _windows_apart(attrs: Attrs) -> bool:
     return all(step >= size for step, size in zip(attrs["stride"], attrs["size"], strict=True))
 
 
+def _tiling(attrs: Attrs) -> Pair | None:
+    """The window where windows tile the map from its corner on."""
+    size: Pair = attrs["size"]
+    return size if attrs["stride"] == size and not any(map(any, attrs["pads"])) else None
+
+
 def _maxima(node: Node, x: Tensor) -> Tensor | None:
     """The values of x at the positions of its own maxima: the maxima."""
     found = node.inputs[1].node
@@ -520,7 +526,7 @@ MAX_UNPOOL2D = register(
             for name, x, window in _WINDOWS
         ),
         lowering=(Indexed(_unpool_element),),
-        placement=Placement(_windows_apart, (1, 2), _maxima),
+        placement=Placement(_windows_apart, (1, 2), _maxima, _tiling),
     )
 )
 MAX_POOL2D_GATHER = register(

@@ -6,7 +6,9 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from chainrule.graph.graph import Graph
+from chainrule.graph.lowering import Contraction
 from chainrule.graph.passes import remove_dead_nodes, run_passes
+from chainrule.graph.tensor import Node
 from chainrule.plan.dump import dump
 from chainrule.plan.epilogue import with_epilogues
 from chainrule.plan.expand import chooser, expanded, shared
@@ -28,6 +30,7 @@ class Options:
     Attributes:
         fuse: join ops in loop nests.
         place_last: compute with a max-pool's few gradients before placing them among zeros.
+        sparse: let contractions read a max-pool's few gradients as they are.
         epilogues: join contractions with the nests that follow them.
         in_place: write new state over the old one.
         stages: run independent kernels side by side.
@@ -36,6 +39,7 @@ class Options:
 
     fuse: bool = True
     place_last: bool = True
+    sparse: bool = True
     epilogues: bool = True
     in_place: bool = True
     stages: bool = True
@@ -64,7 +68,8 @@ def build_plan(
     """
     options = options or Options()
     dump("graph", graph.show)
-    choose = chooser(generators.supports)
+    takes_placed = generators.takes_placed if options.sparse else _never
+    choose = chooser(generators.supports, takes_placed)
     graph = expanded(graph, choose)
     if options.place_last:
 
@@ -99,6 +104,10 @@ def build_plan(
     verify_plan(plan)
     dump("plan", lambda: str(plan))
     return plan
+
+
+def _never(node: Node, contraction: Contraction, placing: Node, position: int) -> bool:
+    return False
 
 
 def _simplified(kernel: Kernel, batch: int, lanes: int) -> Kernel:

@@ -25,6 +25,8 @@ __all__ = ["Expr", "Point", "Rules", "Storage", "Variable", "free_variables", "s
 INDEX = np.dtype("int64")
 _BOOL = np.dtype(bool)
 Scalar: TypeAlias = "Expr | float | int | bool"
+SHORT = 32
+"""Sums of at most so many float32 are done in float32 before they join a sum in float64."""
 UNROLLED = 32
 """Folds over at most so many fixed elements are written out."""
 
@@ -489,10 +491,30 @@ class Rules:
         )
 
     def sum(self, extents: Sequence[Size | Expr], element: Callable[[tuple[Expr, ...]], Expr], dtype: Any) -> Expr:
-        """The sum over a box, accumulated in float64 for floats and rounded once to `dtype`."""
+        """The sum over a box, accumulated in float64 for floats and rounded once to `dtype`.
+
+        A short last axis of float32 is summed in float32 first, which saves most of the conversions.
+        """
         kind = np.dtype(dtype)
         wide = np.dtype("float64") if kind.kind == "f" else kind
+        last = extents[-1] if len(extents) > 1 else 0
+        if isinstance(last, int) and 1 < last <= SHORT:
 
+            def row(place: tuple[Expr, ...]) -> Expr:
+                first = element((*place, self._affine({}, 0)))
+                zero = (self.constant(0, first.dtype),)
+                return self.fold([last], zero, lambda i, held: (held[0] + element((*place, *i)),))[0]
+
+            return self._sum(extents[:-1], row, wide, kind)
+        return self._sum(extents, element, wide, kind)
+
+    def _sum(
+        self,
+        extents: Sequence[Size | Expr],
+        element: Callable[[tuple[Expr, ...]], Expr],
+        wide: np.dtype[Any],
+        kind: np.dtype[Any],
+    ) -> Expr:
         def step(place: tuple[Expr, ...], held: tuple[Expr, ...]) -> tuple[Expr, ...]:
             return (held[0] + self.cast(element(place), wide),)
 

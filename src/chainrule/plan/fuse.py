@@ -9,7 +9,9 @@ from chainrule.graph.dims import Size, bind_size, size_of
 from chainrule.graph.graph import CONSTANT, INPUT, Graph
 from chainrule.graph.lowering import Contraction, Elementwise, Indexed, Lowering, Reduction, Sorting, View
 from chainrule.graph.tensor import Node, Tensor
-from chainrule.plan.expand import Chosen, work
+from chainrule.plan.expand import Chosen
+from chainrule.plan.placed import operands
+from chainrule.plan.rebuild import work
 
 __all__ = ["Fusion", "Group", "fused", "origin"]
 
@@ -78,7 +80,7 @@ def _stored(graph: Graph, lowering: dict[int, Lowering], batch: int, fuse: bool)
     users: dict[int, list[Node]] = {}
     for node in work(graph):
         if not isinstance(lowering[node.id], View):
-            for item in node.inputs:
+            for item in operands(node, lowering[node.id]):
                 source = origin(item, lowering).node
                 assert source is not None
                 users.setdefault(source.id, []).append(node)
@@ -90,7 +92,7 @@ def _stored(graph: Graph, lowering: dict[int, Lowering], batch: int, fuse: bool)
         how = lowering[node.id]
         if isinstance(how, View):
             continue
-        inner = [source.id for item in node.inputs if (source := origin(item, lowering).node) is not None]
+        inner = [source.id for item in operands(node, how) if (source := origin(item, lowering).node) is not None]
         depth[node.id] = 1 + max((depth.get(i, 0) for i in inner if i not in stored), default=0)
         costly[node.id] = not getattr(how, "cheap", False) or any(
             costly.get(i, False) for i in inner if i not in stored
@@ -171,7 +173,7 @@ def _reads(node: Node, lowering: dict[int, Lowering]) -> Iterator[tuple[Tensor, 
     """Inputs, each with whether it is read at the output's own element only."""
     own = size_of(node.specs[0].shape)
     elementwise = isinstance(lowering[node.id], Elementwise)
-    for item in node.inputs:
+    for item in operands(node, lowering[node.id]):
         yield item, elementwise and size_of(item.shape) == own
 
 

@@ -16,6 +16,7 @@ from chainrule.graph.tensor import Node, Tensor
 from chainrule.plan.expr import Expr, Point, Rules, Storage, walk
 from chainrule.plan.fuse import Fusion, Group, origin
 from chainrule.plan.nest import Nest, Store
+from chainrule.plan.placed import operands
 from chainrule.plan.plan import Kernel, Sort
 
 __all__ = ["Generators", "Lowered", "Lowering"]
@@ -35,6 +36,10 @@ class Generators(Protocol):
 
     def supports(self, node: Node, contraction: Contraction) -> bool:
         """Whether the engine has a generator for this contraction."""
+        ...
+
+    def takes_placed(self, node: Node, contraction: Contraction, placing: Node, position: int) -> bool:
+        """Whether there is one that reads an operand as the elements and positions of a placement."""
         ...
 
     def products(
@@ -66,7 +71,14 @@ class Names(Protocol):
     def add_parts(
         self, parts: Storage, count: int, size: int, result: Storage, rows: int, columns: int, panel: int, node: Node
     ) -> Kernel:
-        """``result[i][j]`` is the sum over u, in order, of element (i, j) of the packed matrix ``parts[u * size:]``."""
+        """``result[i][j]`` is the sum over u, in order, of element (i, j) of the packed matrix ``parts[u * size:]``.
+
+        With panel 0 the parts are matrices ``[columns][rows]``.
+        """
+        ...
+
+    def transposed(self, source: Storage, result: Storage, rows: int, columns: int, node: Node) -> Kernel:
+        """``result[j][i] = source[i][j]``."""
         ...
 
 
@@ -397,9 +409,9 @@ class Lowering:
         self.result.kernels.append(Kernel(name, body, 1, 1, (keys,), (result, spare), node.where))
 
     def _product(self, node: Node, how: Contraction) -> None:
-        operands = tuple(self.storage(item) for item in node.inputs)
+        read = tuple(self.storage(item) for item in operands(node, how))
         result = self.storage(node.outputs[0])
-        self.result.kernels += self.generators.products(node, how, operands, result, self.batch, self)
+        self.result.kernels += self.generators.products(node, how, read, result, self.batch, self)
 
     # -- nests around products ------------------------------------------------------------------------------
 
@@ -421,10 +433,17 @@ class Lowering:
         """``result[i][j]`` is the sum over u, in order, of element (i, j) of the packed matrix ``parts[u * size:]``."""
         k = self.rules
         i, j = k.variable("i", rows), k.variable("j", columns)
-        place = (j // panel) * (rows * panel) + i * panel + j % panel
+        place = (j // panel) * (rows * panel) + i * panel + j % panel if panel else j * rows + i
 
         def step(u: tuple[Expr, ...], held: tuple[Expr, ...]) -> tuple[Expr, ...]:
             return (held[0] + k.load(parts, u[0] * size + place),)
 
         total = k.fold([count], (k.constant(0, result.dtype),), step)[0]
-        return self._nest_kernel([node], [i, j], [Store(result, i * columns + j, total)])
+        axes = [i, j] if panel else [j, i]
+        return self._nest_kernel([node], axes, [Store(result, i * columns + j, total)])
+
+    def transposed(self, source: Storage, result: Storage, rows: int, columns: int, node: Node) -> Kernel:
+        """``result[j][i] = source[i][j]``."""
+        k = self.rules
+        i, j = k.variable("i", rows), k.variable("j", columns)
+        return self._nest_kernel([node], [i, j], [Store(result, j * rows + i, k.load(source, i * columns + j))])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from chainrule.graph.graph import CONSTANT, Graph
-from chainrule.graph.lowering import Elementwise, Reduction
+from chainrule.graph.lowering import Contraction, Elementwise, Lowering, Reduction
 from chainrule.graph.tensor import Node, Tensor, apply, scope
-from chainrule.plan.expand import Chosen, rebuilt
 from chainrule.plan.expr import Rules, Storage
+from chainrule.plan.rebuild import rebuilt
 
-__all__ = ["placed_last"]
+__all__ = ["PlacedContraction", "operands", "placed_last", "placing_node"]
 
 
-def placed_last(graph: Graph, choose: Chosen) -> Graph:
+def placed_last(graph: Graph, choose: Callable[[Node], Lowering]) -> Graph:
     """The graph with ops moved before placements (see `graph.lowering.Placement`) where that changes no value.
 
     - An elementwise op that keeps the placed operand's zeros works on the elements, if the values of its other operands
@@ -33,7 +34,7 @@ def placed_last(graph: Graph, choose: Chosen) -> Graph:
     return rebuilt(graph, replace)
 
 
-def _placing(item: Tensor) -> Node | None:
+def placing_of(item: Tensor) -> Node | None:
     """The node that placed a tensor's elements, each at a place of its own."""
     node = item.node
     if node is None or node.op.placement is None or not node.op.placement.disjoint(node.attrs):
@@ -43,7 +44,7 @@ def _placing(item: Tensor) -> Node | None:
 
 def _elementwise(node: Node, how: Elementwise, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
     for position, item in enumerate(inputs):
-        placing = _placing(item)
+        placing = placing_of(item)
         if placing is None or item.shape != node.specs[0].shape or not _keeps_zeros(node, how, position):
             continue
         elements = [placing.inputs[0] if other is item else _at_places(placing, other, node) for other in inputs]
@@ -86,7 +87,7 @@ def _at_places(placing: Node, item: Tensor, node: Node) -> Tensor | None:
 
 
 def _sum(node: Node, how: Reduction, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
-    placing = _placing(inputs[0]) if len(inputs) == 1 else None
+    placing = placing_of(inputs[0]) if len(inputs) == 1 else None
     if placing is None:
         return None
     assert placing.op.placement is not None
@@ -94,3 +95,31 @@ def _sum(node: Node, how: Reduction, inputs: Sequence[Tensor]) -> Sequence[Tenso
     if not axes.issuperset(placing.op.placement.axes):
         return None
     return (apply(node.op, placing.inputs[0], **node.attrs),)
+
+
+@dataclass(frozen=True)
+class PlacedContraction(Contraction):
+    """A contraction that reads one operand as a placement's elements and positions instead of as a map.
+
+    Attributes:
+        position: which operand.
+    """
+
+    position: int = 0
+
+
+def placing_node(item: Tensor) -> Node | None:
+    """The node that placed a tensor's elements in windows that tile the map, each at a place of its own."""
+    node = placing_of(item)
+    if node is None or node.op.placement is None or node.op.placement.window(node.attrs) is None:
+        return None
+    return node
+
+
+def operands(node: Node, how: Lowering) -> tuple[Tensor, ...]:
+    """What a node reads: its inputs, a placed one as elements and positions."""
+    if not isinstance(how, PlacedContraction):
+        return node.inputs
+    placing = placing_node(node.inputs[how.position])
+    assert placing is not None
+    return (*node.inputs[: how.position], *placing.inputs[:2], *node.inputs[how.position + 1 :])

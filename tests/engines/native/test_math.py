@@ -83,8 +83,8 @@ def parsed(text: str) -> Any:
     return module
 
 
-@cache
 def host_machine() -> Any:
+    """A new one each time: the engine that gets it owns it."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     features = llvm.get_host_cpu_features()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from chainrule.engines.native import convolutions, matrices
+from chainrule.engines.native import convolutions, matrices, sparse
 from chainrule.engines.native.ir import Buffer, Function, Module, Value
 from chainrule.engines.native.kernels import Context, Part
 from chainrule.engines.native.types import type_of
@@ -17,6 +17,7 @@ from chainrule.graph.lowering import Contraction
 from chainrule.graph.tensor import Node
 from chainrule.plan.expr import Storage
 from chainrule.plan.lower import Names
+from chainrule.plan.placed import PlacedContraction, placing_node
 from chainrule.plan.plan import Kernel, Product
 
 __all__ = ["Generator"]
@@ -26,6 +27,11 @@ _FAMILIES = {
     "convolution_input_gradient": convolutions.input_gradient,
     "convolution_kernel_gradient": convolutions.kernel_gradient,
     "matrix_product": matrices.product,
+}
+
+_SPARSE = {
+    "convolution_input_gradient": sparse.input_gradient,
+    "convolution_kernel_gradient": sparse.kernel_gradient,
 }
 
 
@@ -49,6 +55,15 @@ class Generator:
             return matrices.takes(node, form)
         return convolutions.takes(contraction.generator, form)
 
+    def takes_placed(self, node: Node, contraction: Contraction, placing: Node, position: int) -> bool:
+        """Whether there is a generator that reads an operand as the elements and positions of a placement."""
+        form = contraction.form([item.spec for item in node.inputs], node.specs, node.attrs)
+        if form is None or contraction.generator not in _SPARSE:
+            return False
+        assert placing.op.placement is not None
+        window = placing.op.placement.window(placing.attrs)
+        return window is not None and sparse.takes(node, form, placing, window, position, self._module)
+
     def products(
         self,
         node: Node,
@@ -61,6 +76,10 @@ class Generator:
         """The kernels of a contraction, in order."""
         form = contraction.form([item.spec for item in node.inputs], node.specs, node.attrs)
         assert form is not None
+        if isinstance(contraction, PlacedContraction):
+            placing = placing_node(node.inputs[contraction.position])
+            assert placing is not None
+            return _SPARSE[contraction.generator](node, form, placing, operands, result, batch, names)
         panel = 2 * self._module.lanes(type_of(result.dtype))
         return _FAMILIES[contraction.generator](node, form, operands, result, batch, names, panel)
 

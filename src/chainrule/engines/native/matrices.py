@@ -159,7 +159,7 @@ class _Multiply:
             self.row_stride,
             b_panel_stride=self.depth * self.panel,
             block_depth=DEPTH_IN_CACHE if self.depth > 2 * DEPTH_IN_CACHE else None,
-            unroll=4,
+            unroll=2,
         )
         name = f"{kernel.name}.product"
         emit_matrix_product(module, name, spec)

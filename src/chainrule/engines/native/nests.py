@@ -96,25 +96,43 @@ class _Emitter:
 
             self.f.loop(low, high, turn)
             return
-        lanes = self._usable_lanes(low, high)
+        lanes = self._usable_lanes(axis, low, high)
         middle: Index = low
         if lanes > 1:
             count = self.f.sub(high, low)
             whole = count // lanes * lanes if isinstance(count, int) else self._down(count, lanes)
             middle = self.f.add(low, whole)
             self._last(axis, low, middle, lanes)
-        if not (isinstance(middle, int) and isinstance(high, int) and middle >= high):
+        if not self._fits(axis, position, lanes) and not (
+            isinstance(middle, int) and isinstance(high, int) and middle >= high
+        ):
             self._last(axis, middle, high, 1)
+
+    def _fits(self, axis: Variable, position: int, lanes: int) -> bool:
+        """Whether every range of the axis is a whole number of vectors."""
+        if lanes == 1:
+            return False
+        extent = axis_size(axis)
+        sizes = [extent.scale, extent.offset] if isinstance(extent, Dim) else [extent]
+        return all(size % lanes == 0 for size in sizes) and (position > 0 or self.nest.chunk % lanes == 0)
 
     def _down(self, count: Value, lanes: int) -> Value:
         return self.f.let(I64, f"and i64 {self.f.index(count).text}, {-lanes}")
 
-    def _usable_lanes(self, low: Index, high: Index) -> int:
-        lanes = self._wanted
+    def _usable_lanes(self, axis: Variable, low: Index, high: Index) -> int:
+        lanes = 1 if self._mostly_scattered(axis) else self._wanted
         if isinstance(low, int) and isinstance(high, int):
             while lanes > 1 and high - low < lanes:
                 lanes //= 2
         return lanes
+
+    def _mostly_scattered(self, axis: Variable) -> bool:
+        """Whether lanes would mostly be loaded and stored one by one, so that vectors gain nothing."""
+        self.vector, self.lanes = axis, self._wanted
+        places = [node.args[0] for node in walk(*self.roots) if node.op == "load"]
+        steps = [self._step(place) for place in (*places, *(store.index for store in self.nest.stores))]
+        self.vector, self.lanes = None, 1
+        return 2 * sum(step not in (0, 1) for step in steps) > sum(step != 0 for step in steps)
 
     def _last(self, axis: Variable, low: Index, high: Index, lanes: int) -> None:
         def turn(i: Value, _: list[Value]) -> None:
