@@ -92,6 +92,15 @@ def test_the_summary_names_the_fastest_peer() -> None:
     assert [cell.strip() for cell in row.split("|")][4:8] == ["1.00 (1.00-1.00)", "quick", "3.00 (3.00-3.00)", "3.00"]
 
 
+def test_the_summary_marks_what_cannot_be_trusted() -> None:
+    group = group_of(chainrule=[1.0], quick=[3.0])
+    assert "| 3.00 |" in tables([group])
+    group.clock_ghz = [3.1, 1.6]
+    assert "| 3.00† |" in tables([group])
+    group.rows["chainrule"].losses = [0.1, 2.0]
+    assert "| 3.00*† |" in tables([group])
+
+
 def test_a_row_that_failed_says_so_and_is_not_ranked() -> None:
     group = group_of(chainrule=[1.0], quick=[3.0])
     group.rows["quick"].error = "RuntimeError: no compiler"

@@ -105,16 +105,19 @@ class Runner:
     Attributes:
         run: ``run(op, arrays, attrs)``.
         tolerance: of floats, by dtype, as in `assert_agrees`; none: the bits are the same.
+        dtypes: of floats, that each case alone is run in.
     """
 
     run: Callable[[Op, Sequence[Array], Any], list[Array]]
     tolerance: Mapping[str, float] = field(default_factory=dict)
+    dtypes: tuple[str, ...] = ("float32", "float64")
 
 
 ENGINES: dict[str, Runner] = {
     "eager": Runner(run_eagerly),
     "reference": Runner(run_traced),
-    "native": Runner(run_native, NATIVE_TOLERANCE),
+    # Compiling takes its time: tests/engines/native/test_registry_native.py does float64, many cases at once.
+    "native": Runner(run_native, NATIVE_TOLERANCE, ("float32",)),
 }
 
 

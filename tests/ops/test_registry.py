@@ -50,6 +50,8 @@ def test_engines_agree(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
         arrays = trial.arrays(dtype)
         wanted = trial.op.evaluate(arrays, trial.case.attrs)
         for name, engine in ENGINES.items():
+            if dtype not in engine.dtypes:
+                continue
             for a, b in zip(engine.run(trial.op, arrays, trial.case.attrs), wanted, strict=True):
                 assert_agrees(a, b, engine.tolerance, name)
 

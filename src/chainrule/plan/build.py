@@ -10,7 +10,7 @@ from chainrule.graph.lowering import Contraction
 from chainrule.graph.passes import remove_dead_nodes, run_passes
 from chainrule.graph.tensor import Node
 from chainrule.plan.dump import dump
-from chainrule.plan.epilogue import with_epilogues
+from chainrule.plan.epilogue import with_epilogues, with_prologues
 from chainrule.plan.expand import chooser, expanded, shared
 from chainrule.plan.fuse import fused
 from chainrule.plan.lower import Generators, Lowering
@@ -32,6 +32,7 @@ class Options:
         place_last: compute with a max-pool's few gradients before placing them among zeros.
         sparse: let contractions read a max-pool's few gradients as they are.
         epilogues: join contractions with the nests that follow them.
+        prologues: join contractions with the nests that make their operands.
         in_place: write new state over the old one.
         stages: run independent kernels side by side.
         reuse: let values that are never alive together share memory.
@@ -41,6 +42,7 @@ class Options:
     place_last: bool = True
     sparse: bool = True
     epilogues: bool = True
+    prologues: bool = True
     in_place: bool = True
     stages: bool = True
     reuse: bool = True
@@ -82,6 +84,8 @@ def build_plan(
     work = lowering.run()
     if options.epilogues:
         work.kernels = with_epilogues(work.kernels, {*work.outputs.values(), *work.updates})
+    if options.prologues:
+        work.kernels = with_prologues(work.kernels, {*work.outputs.values(), *work.updates})
     overwrites = in_place(work.kernels, work.updates) if options.in_place else {}
     after = {old.name: new for new, old in work.updates.items()}
     for new, old in work.updates.items():
@@ -115,9 +119,10 @@ def _simplified(kernel: Kernel, batch: int, lanes: int) -> Kernel:
     if isinstance(kernel.body, Nest):
         nest = split(merged(kernel.body), batch, lanes)
         return replace(kernel, body=nest, extent=nest.extent, chunk=nest.chunk)
-    if isinstance(kernel.body, Product) and kernel.body.epilogue is not None:
+    if isinstance(kernel.body, Product):
         epilogue = kernel.body.epilogue
-        return replace(
-            kernel, body=replace(kernel.body, epilogue=replace(epilogue, nest=merged(epilogue.nest, fixed=2)))
-        )
+        if epilogue is not None:
+            epilogue = replace(epilogue, nest=merged(epilogue.nest, fixed=2))
+        prologues = tuple(replace(p, nest=merged(p.nest, fixed=1)) for p in kernel.body.prologues)
+        return replace(kernel, body=replace(kernel.body, epilogue=epilogue, prologues=prologues))
     return kernel

@@ -1,4 +1,8 @@
-"""Epilogues: ops that follow a contraction run on blocks of its rows while they are still in the first cache."""
+"""Prologues and epilogues: ops beside a contraction run sample by sample, block by block, while data is in the cache.
+
+An epilogue consumes blocks of the contraction's rows, such as bias, activation and pooling.  A prologue makes one
+sample of an operand in private memory, such as a gradient placed behind a max-pool.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.graph.dims import Size
+from chainrule.graph.dims import Size, bind_size
 from chainrule.plan.expr import Expr, Rules, Storage, substitute, walk
 from chainrule.plan.nest import Nest, Store, axis_size
-from chainrule.plan.plan import Epilogue, Kernel, Product
+from chainrule.plan.plan import Epilogue, Kernel, Product, Prologue
 
-__all__ = ["RowMap", "with_epilogues"]
+__all__ = ["RowMap", "with_epilogues", "with_prologues"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +153,62 @@ def _on_block(nest: Nest, result: Storage, rows: RowMap, step: int, first: int, 
     known: dict[Expr, Expr] = {}
     stores = tuple(Store(s.storage, s.index, substitute(s.value, replaced, known)) for s in nest.stores)
     return replace(nest, stores=stores)
+
+
+def with_prologues(kernels: Sequence[Kernel], kept: Collection[Storage]) -> list[Kernel]:
+    """Join each contraction with nests that make an operand which it alone reads.
+
+    A part says with ``sample_operands`` which operands it takes from private memory, as positions and elements of a
+    sample.
+
+    Args:
+        kernels: nests not yet simplified.
+        kept: results that must lie in memory.
+    """
+    result = list(kernels)
+    for kernel in kernels:
+        wanted = getattr(kernel.body.part, "sample_operands", {}) if isinstance(kernel.body, Product) else {}
+        for position, size in wanted.items():
+            place = next(i for i, k in enumerate(result) if k.name == kernel.name)
+            made = _with_prologue(result, result[place], position, size, kept)
+            if made is not None:
+                joined, gone = made
+                result[place] = joined
+                result = [k for k in result if k.name != gone]
+    return result
+
+
+def _with_prologue(
+    kernels: Sequence[Kernel], kernel: Kernel, position: int, size: int, kept: Collection[Storage]
+) -> tuple[Kernel, str] | None:
+    assert isinstance(kernel.body, Product)
+    operand = kernel.body.operands[position]
+    maker = next((k for k in kernels if operand in k.writes), None)
+    readers = [k for k in kernels if operand in k.reads]
+    if maker is None or len(readers) != 1 or operand in kept or kernel.body.operands.count(operand) != 1:
+        return None
+    nest = maker.body
+    if not isinstance(nest, Nest) or len(nest.stores) != 1 or len(nest.axes) < 2:
+        return None
+    store = nest.stores[0]
+    index = _without(store.index, {nest.axes[0]: size, nest.axes[1]: None})
+    if index is None or bind_size(axis_size(nest.axes[0]), 1) * size != bind_size(operand.size, 1):
+        return None
+    area = Storage(f"sample:{operand.name}", operand.dtype, size)
+    row = operand_row(nest.axes[1], store.index.rules)
+    local = replace(store, storage=area, index=index[0] + row * index[1])
+    prologue = Prologue(position, replace(nest, stores=(local,)), area)
+    joined = replace(
+        kernel,
+        name=f"{maker.name}_{kernel.name}",
+        body=replace(kernel.body, prologues=(*kernel.body.prologues, prologue)),
+        reads=tuple(dict.fromkeys((*(s for s in kernel.reads if s != operand), *maker.reads))),
+        where=f"{maker.where}, {kernel.where}",
+    )
+    return joined, maker.name
+
+
+def operand_row(axis: Any, rules: Rules) -> Expr:
+    """A nest's axis as an index."""
+    atom = rules.make("variable", (), np.dtype("int64"), axis)
+    return rules.constant(0, "int64") + atom

@@ -28,12 +28,29 @@ class Product:
         operands: what it reads.
         result: what it writes, if there is no epilogue.
         epilogue: what is done with the result while it is computed.
+        prologues: how operands are made that do not lie in memory.
     """
 
     part: Any
     operands: tuple[Storage, ...]
     result: Storage
     epilogue: Epilogue | None = None
+    prologues: tuple[Prologue, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prologue:
+    """A nest that makes one sample of a contraction's operand in private memory.
+
+    Attributes:
+        position: which operand.
+        nest: its first axis is the sample; it stores to `area`.
+        area: one sample.
+    """
+
+    position: int
+    nest: Nest
+    area: Storage
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,9 @@ class Kernel:
             return f"{self.body}    # {self.where}"
         reads = ", ".join(map(repr, self.reads))
         epilogue = self.body.epilogue if isinstance(self.body, Product) else None
+        if isinstance(self.body, Product) and self.body.prologues:
+            made = "\n".join(str(prologue.nest) for prologue in self.body.prologues)
+            return f"{self.name}: {', '.join(map(repr, self.writes))} <- {reads}    # {self.where}\n{made}"
         if epilogue is not None:
             rows = f"rows {epilogue.step}*row + {epilogue.first} .. + {epilogue.count - 1} of {self.body.result}"
             return f"{self.name} <- {reads}, by {rows}    # {self.where}\n{epilogue.nest}"

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from chainrule.engines.native.ir import Buffer, Function, Module, Value
-from chainrule.engines.native.kernels import RANGE, Context, Scratch, call, each_unit, emit_epilogue, rounded
+from chainrule.engines.native.kernels import (
+    RANGE,
+    Context,
+    Scratch,
+    call,
+    each_unit,
+    emit_epilogue,
+    emit_prologue,
+    rounded,
+)
 from chainrule.engines.native.maps import MapCopy, emit_map_copy
 from chainrule.engines.native.nests import size_value
 from chainrule.engines.native.products.convolution import (
@@ -282,7 +291,7 @@ class _Forward:
                 first = f.add(f.mul(p, epilogue.step * stride), epilogue.first * stride)
                 call(f, name, f.at(source, first), packed, area)
                 places = f"i64 {n.text}, i64 {p.text}"
-                f.call_void(f"{kernel.name}.epilogue", f"ptr %table, i64 %n, {places}, ptr {area.pointer}")
+                f.call_void(f"{kernel.name}.epilogue", f"ptr %table, i64 %n, ptr {area.pointer}, {places}")
 
             f.loop(0, height, block)
 
@@ -596,10 +605,16 @@ class _KernelGradient:
         return MapCopy(problem.type, *problem.count, k, (columns * k, k), (columns * wide, wide), zeros=wide - k)
 
     @property
+    def sample_operands(self) -> Mapping[int, int]:
+        """The gradient may be made in private memory."""
+        return {1: self.problem.y_size}
+
+    @property
     def scratch_bytes(self) -> int:
-        """The framed map and the widened gradient."""
+        """The framed map, the widened gradient, and a gradient that a prologue makes."""
         item = self.problem.type.bytes
-        return rounded(self._frame.target_size() * item) + rounded(self._wide.target_size() * item)
+        maps = rounded(self._frame.target_size() * item) + rounded(self._wide.target_size() * item)
+        return maps + rounded(self.problem.y_size * item)
 
     def emit(
         self, context: Context, f: Function, kernel: Kernel, buffers: Mapping[Storage, Buffer], batch: Value
@@ -607,12 +622,16 @@ class _KernelGradient:
         """Sum over the samples of each group of the range."""
         module = context.module
         problem = self.problem
-        x, g = (buffers[s] for s in kernel.reads)
+        assert isinstance(kernel.body, Product)
+        make = emit_prologue(context, kernel, 1)
+        image_operand, gradient_operand = kernel.body.operands
+        x = buffers[image_operand]
         partial = buffers[kernel.writes[0]]
         scratch = Scratch()
         copy, widen = self._frame, self._wide
         frame = scratch.take(f, problem.type, copy.target_size(), "frame") if any(copy.frame) else None
         wide = scratch.take(f, problem.type, widen.target_size(), "gradient") if widen.zeros else None
+        made = scratch.take(f, problem.type, problem.y_size, "made") if make is not None else None
         if frame is not None:
             emit_map_copy(module, f"{kernel.name}.frame", copy)
         if wide is not None:
@@ -642,7 +661,12 @@ class _KernelGradient:
 
             def sample(n: Value, _: list[Value]) -> None:
                 image = f.at(x, f.mul(n, problem.x_size), problem.x_size)
-                gradient = f.at(g, f.mul(n, problem.y_size), problem.y_size)
+                if make is None or made is None:
+                    stored = buffers[gradient_operand]
+                    gradient = f.at(stored, f.mul(n, problem.y_size), problem.y_size)
+                else:
+                    make(f, made, n)
+                    gradient = made
                 if frame is not None:
                     call(f, f"{kernel.name}.frame", image, frame)
                     image = frame

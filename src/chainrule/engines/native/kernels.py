@@ -24,6 +24,7 @@ __all__ = [
     "call",
     "each_unit",
     "emit_epilogue",
+    "emit_prologue",
     "lanes_of",
     "rounded",
 ]
@@ -84,21 +85,45 @@ def lanes_of(module: Module, nest: Nest) -> int:
 
 
 def emit_epilogue(context: Context, kernel: Kernel, name: str) -> None:
-    """Add ``void @name(ptr table, i64 n, i64 sample, i64 row, ptr area)``: a product's epilogue for one row."""
+    """Add ``void @name(ptr table, i64 n, ptr area, i64 sample, i64 row)``: a product's epilogue for one row."""
     assert isinstance(kernel.body, Product)
     epilogue = kernel.body.epilogue
     assert epilogue is not None
-    parameters = (("ptr", "table"), ("i64", "n"), ("i64", "sample"), ("i64", "row"), ("ptr", "area"))
+    _emit_beside(context, kernel, name, epilogue.nest, epilogue.area, ("sample", "row"))
+
+
+def emit_prologue(context: Context, kernel: Kernel, position: int) -> Callable[[Function, Buffer, Value], None] | None:
+    """Add the function of a product's prologue for an operand, if it has one.
+
+    Returns:
+        ``make(f, area, sample)``, which calls it: the sample of the operand is made in the area.
+    """
+    assert isinstance(kernel.body, Product)
+    prologue = next((p for p in kernel.body.prologues if p.position == position), None)
+    if prologue is None:
+        return None
+    name = f"{kernel.name}.prologue{position}"
+    _emit_beside(context, kernel, name, prologue.nest, prologue.area, ("sample",))
+
+    def make(f: Function, area: Buffer, sample: Value) -> None:
+        f.call_void(name, f"ptr %table, i64 %n, ptr {area.pointer}, i64 {sample.text}")
+
+    return make
+
+
+def _emit_beside(
+    context: Context, kernel: Kernel, name: str, nest: Nest, area: Storage, places: tuple[str, ...]
+) -> None:
+    """A nest beside a product, as a function of the values of its first axes."""
+    parameters = (("ptr", "table"), ("i64", "n"), ("ptr", "area"), *(("i64", place) for place in places))
     f = Function(context.module, name, parameters, where=kernel.where, internal=True)
     batch = Value("%n", I64)
-    nest = epilogue.nest
     loads = {node.attr for node in walk(*nest.roots()) if node.op == "load"}
-    storages = [*sorted(loads - {epilogue.area}, key=repr), *dict.fromkeys(store.storage for store in nest.stores)]
-    buffers = {storage: context.buffer(f, storage, batch) for storage in storages}
-    size = epilogue.area.size
-    assert isinstance(size, int)
-    buffers[epilogue.area] = Buffer("%area", type_of(epilogue.area.dtype), size, epilogue.area.name)
-    bound = (Value("%sample", I64), Value("%row", I64))
+    storages = dict.fromkeys((*sorted(loads, key=repr), *(store.storage for store in nest.stores)))
+    buffers = {storage: context.buffer(f, storage, batch) for storage in storages if storage != area}
+    assert isinstance(area.size, int)
+    buffers[area] = Buffer("%area", type_of(area.dtype), area.size, area.name)
+    bound = tuple(Value(f"%{place}", I64) for place in places)
     emit_nest(f, nest, buffers, batch, 0, 0, lanes_of(context.module, nest), bound)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -53,6 +53,12 @@ def emit_nest(
     _Emitter(f, nest, buffers, batch, lanes).run(low, high, bound)
 
 
+_Key: TypeAlias = "tuple[Expr, int, Expr | None]"
+"""An expression, in how many lanes, and under which guard."""
+_Fold: TypeAlias = "tuple[int, int, Expr | None]"
+"""The number of a fold, in how many lanes, and under which guard."""
+
+
 class _Emitter:
     def __init__(self, f: Function, nest: Nest, buffers: Mapping[Storage, Buffer], batch: Value, lanes: int) -> None:
         self.f, self.nest, self.buffers, self.batch = f, nest, buffers, batch
@@ -63,8 +69,8 @@ class _Emitter:
         self._loads: dict[Expr, bool] = {}
         self._guarded = self._find_guarded()
         self._depth: dict[Any, int] = {}
-        self._scopes: list[dict[Any, Value]] = [{}]
-        self._folded: list[dict[Any, list[Value]]] = [{}]
+        self._scopes: list[dict[_Key, Value]] = [{}]
+        self._folded: list[dict[_Fold, list[Value]]] = [{}]
         self._varying_held: set[Any] = set()
         self.vector: Variable | None = None
         self.lanes = 1
@@ -457,7 +463,7 @@ class _Emitter:
     def _fold(self, e: Expr, lanes: int, guard: Expr | None) -> Value:
         number: int = e.attr[0]
         slot: int = e.attr[1]
-        key = ("fold", number, lanes, guard)
+        key: _Fold = (number, lanes, guard)
         for scope in reversed(self._folded):
             known = scope.get(key)
             if known is not None:
@@ -481,7 +487,9 @@ class _Emitter:
 
         def level(position: int, carried: list[Value]) -> list[Value]:
             if position == len(variables):
-                scope = {(held, lanes, None): value for held, value in zip(helds, carried, strict=True)}
+                scope: dict[_Key, Value] = {
+                    (held, lanes, None): value for held, value in zip(helds, carried, strict=True)
+                }
                 self._scopes.append(scope)
                 self._folded.append({})
                 for slot in range(count):
