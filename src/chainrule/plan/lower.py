@@ -62,10 +62,18 @@ class Names(Protocol):
         """A name that nothing else has."""
         ...
 
-    def copy_columns(
-        self, source: Storage, stride: int, result: Storage, rows: Size, columns: int, node: Node
+    def add_matrices(
+        self,
+        parts: Storage,
+        count: int,
+        size: int,
+        stride: int,
+        result: Storage,
+        rows: Size,
+        columns: int,
+        node: Node,
     ) -> Kernel:
-        """``result[i][j] = source[i * stride + j]``."""
+        """``result[i][j]`` is the sum over u < count, in order, of ``parts[u * size + i * stride + j]``."""
         ...
 
     def add_parts(
@@ -419,13 +427,30 @@ class Lowering:
         """A name that nothing else has."""
         return self._unique(name)
 
-    def copy_columns(
-        self, source: Storage, stride: int, result: Storage, rows: Size, columns: int, node: Node
+    def add_matrices(
+        self,
+        parts: Storage,
+        count: int,
+        size: int,
+        stride: int,
+        result: Storage,
+        rows: Size,
+        columns: int,
+        node: Node,
     ) -> Kernel:
-        """``result[i][j] = source[i * stride + j]``."""
+        """``result[i][j]`` is the sum over u < count, in order, of ``parts[u * size + i * stride + j]``."""
+        i, j = self.rules.variable("i", rows), self.rules.variable("j", columns)
+        total = self._total(parts, count, size, i * stride + j, result.dtype)
+        return self._nest_kernel([node], [i, j], [Store(result, i * columns + j, total)])
+
+    def _total(self, parts: Storage, count: int, size: int, place: Expr, dtype: np.dtype[Any]) -> Expr:
+        """The sum over u < count of ``parts[u * size + place]``."""
         k = self.rules
-        i, j = k.variable("i", rows), k.variable("j", columns)
-        return self._nest_kernel([node], [i, j], [Store(result, i * columns + j, k.load(source, i * stride + j))])
+
+        def step(u: tuple[Expr, ...], held: tuple[Expr, ...]) -> tuple[Expr, ...]:
+            return (held[0] + k.load(parts, u[0] * size + place),)
+
+        return k.load(parts, place) if count == 1 else k.fold([count], (k.constant(0, dtype),), step)[0]
 
     def add_parts(
         self, parts: Storage, count: int, size: int, result: Storage, rows: int, columns: int, panel: int, node: Node
@@ -434,11 +459,7 @@ class Lowering:
         k = self.rules
         i, j = k.variable("i", rows), k.variable("j", columns)
         place = (j // panel) * (rows * panel) + i * panel + j % panel if panel else j * rows + i
-
-        def step(u: tuple[Expr, ...], held: tuple[Expr, ...]) -> tuple[Expr, ...]:
-            return (held[0] + k.load(parts, u[0] * size + place),)
-
-        total = k.fold([count], (k.constant(0, result.dtype),), step)[0]
+        total = self._total(parts, count, size, place, result.dtype)
         axes = [i, j] if panel else [j, i]
         return self._nest_kernel([node], axes, [Store(result, i * columns + j, total)])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from chainrule.graph.dims import Dim, Size, bind_size
 from chainrule.plan.expr import Expr, Storage, Variable, substitute, walk
 
-__all__ = ["Nest", "Store", "axis_size", "merged", "split"]
+__all__ = ["Nest", "Store", "axis_size", "merged", "split", "work_of"]
 
 WORK_PER_UNIT = 1 << 15
 """About how many scalar operations make one unit of work: some ten microseconds."""
@@ -112,16 +112,21 @@ def split(nest: Nest, batch: int, lanes: int) -> Nest:
     """
     if not nest.axes:
         return nest
-    inner = 1
-    for axis in nest.axes[1:]:
-        inner *= max(1, bind_size(axis_size(axis), batch))
-    work = inner * max(1, _operations(nest))
+    work = work_of(replace(nest, axes=nest.axes[1:]), batch)
     chunk = max(1, WORK_PER_UNIT // work)
     if len(nest.axes) == 1:
         chunk = -(-chunk // (4 * lanes)) * 4 * lanes
     elif isinstance(nest.extent, Dim):
         chunk = min(chunk, max(1, batch // 8))
     return replace(nest, chunk=chunk)
+
+
+def work_of(nest: Nest, batch: int) -> int:
+    """Scalar operations of a whole nest, about."""
+    total = _operations(nest)
+    for axis in nest.axes:
+        total *= max(1, bind_size(axis_size(axis), batch))
+    return total
 
 
 def _operations(nest: Nest) -> int:

@@ -58,12 +58,14 @@ FLATTEN_STEPS = 96
 """Sums at least so long pay for tiles that run across row ends, whose pixels need an address each."""
 
 SHORT_RUN = 9
-"""Runs of S*C taps up to this are written out, with a shorter tile: 61 -> 68 % of the peak at C=1, 87 -> 90 % at 3."""
+"""Runs of S*C taps up to this are written out, with a shorter tile: of the peak, 63 -> 69 % at 3x3 and C=1, 85 -> 88 %
+at C=3 (Zen 3).  With the full tile LLVM spills: 52 and 75 %."""
 WHOLE_BYTES = 196 * 64
 """Gradients of which one panel is no larger are summed in one block."""
 BLOCK_BYTES = 128 * 64
-"""Larger ones are summed in blocks of rows with about so much of one panel.  Maps of 56x56x64, 28x28x128 and
-14x14x256 then reach 95, 93 and 92 % of the peak with g in panels (natural g: 92, 86, 74 %); whole maps 51, 70, 92 %."""
+"""Larger ones are summed in blocks of rows with about so much of one panel.  Of the peak, 56x56x64 and 28x28x128 then
+reach 93 and 91 % with g in panels (natural g: 89, 74 %), in one block 55 and 66 % (47, 55 %).  14x14x256 is one block:
+88 % (72 %).  7x7x512 reaches 67 to 71 % only (61 %): its dw, 9 MB, goes through memory for each sample."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,23 +188,24 @@ def emit_sparse_input_gradient(module: Module, name: str, spec: SparseGradient) 
     def row(r: Value, _: list[Value]) -> None:
         def spread(py: Value, px: Value) -> None:
             pixel = e.pixel(py, px)
-            for place in range(spec.places):
-                u, v = divmod(place, spec.window[1])
+
+            def place(q: Value, _: list[Value]) -> None:
+                u, v = f.div(q, spec.window[1]), f.rem(q, spec.window[1])
                 y = f.add(f.add(f.mul(py, spec.window[0]), u), r)
                 column = f.add(f.mul(px, spec.window[1]), v)
                 target = f.mul(f.add(f.mul(y, spec.columns), column), spec.channels)
-                length = f.load(counts, f.add(f.mul(pixel, spec.places), place))
-                low = f.add(f.mul(pixel, lists), place * spec.outputs)
+                length = f.load(counts, f.add(f.mul(pixel, spec.places), q))
+                low = f.add(f.mul(pixel, lists), f.mul(q, spec.outputs))
+                high = f.add(low, length)
 
-                def run(
-                    first: Index, vectors: int, target: Index = target, low: Index = low, length: Value = length
-                ) -> None:
+                def run(first: Index, vectors: int) -> None:
                     offset = f.add(f.mul(r, spec.run), first)
-                    high = f.add(low, length)
                     e.add_list(x, f.add(target, first), vectors, low, high, values, numbers, w, offset)
 
                 some = f.let(BOOL, f"icmp ne i64 {length.text}, 0")
-                f.when(some, lambda run=run: e.blocks(run))  # type: ignore[misc]
+                f.when(some, lambda: e.blocks(run))
+
+            f.loop(0, spec.places, place)
 
         e.each_pixel(spread)
 
