@@ -38,7 +38,7 @@ __all__ = [
 Attrs: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Elementwise:
     """One output element from the same element of every input; smaller inputs are broadcast by the planner.
 
@@ -51,7 +51,7 @@ class Elementwise:
     cheap: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Indexed:
     """One output element from any elements of the inputs.
 
@@ -69,7 +69,7 @@ class Indexed:
     reads: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reduction:
     """Elements combined along axes.
 
@@ -85,19 +85,19 @@ class Reduction:
     element: Callable[..., Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class View:
     """The same elements in the same row-major order under another shape."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Composed:
     """The op written with other ops: ``rule(*tensors, **attrs)`` gives a tensor or a tuple of them."""
 
     rule: Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contraction:
     """A sum of products for which engines have a generator.
 
@@ -111,7 +111,7 @@ class Contraction:
     form: Callable[[Sequence[Spec], Sequence[Spec], Attrs], Mapping[str, Any] | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sorting:
     """The stable ascending order of keys: output ``i`` is the number of the i-th smallest key.
 
@@ -122,7 +122,7 @@ class Sorting:
     key: Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Placement:
     """The op puts each element of its first input at a place of its own in a map of zeros.
 

@@ -19,6 +19,7 @@ from chainrule.metrics import Mean, get_metric
 from chainrule.optimizers import get_optimizer
 from chainrule.train.callbacks import Callback, History
 from chainrule.train.loop import Trainer
+from chainrule.train.profile import StepProfile, profile_step
 from chainrule.train.progress import format_logs
 from chainrule.train.step import Objective
 
@@ -235,6 +236,25 @@ class Model(Layer):
         if return_dict:
             return found
         return list(found.values()) if len(found) > 1 else found["loss"]
+
+    def profile(self, x: Any, y: Any, batch_size: int = BATCH_SIZE, steps: int = 20) -> StepProfile:
+        """Where the time of a training step goes, kernel by kernel; the model stays as it was.
+
+        Args:
+            x, y: samples and labels as for `fit`; as many as there are, repeated to fill a batch.
+            batch_size: samples in a step.
+            steps: how many steps are measured.
+
+        Raises:
+            ConfigError: the model was not compiled, or was compiled for the reference engine.
+
+        >>> import chainrule as cr
+        >>> model = cr.Sequential([cr.Input((2,)), cr.layers.Dense(1)])
+        >>> model.compile(loss="mse")
+        >>> model.profile([[1.0, 2.0]], [[3.0]]).batch_size
+        32
+        """
+        return profile_step(self, x, y, batch_size, steps)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The outputs for some samples, as one array; anything but 0 for `verbose` prints how many."""

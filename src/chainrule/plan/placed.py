@@ -97,7 +97,7 @@ def _sum(node: Node, how: Reduction, inputs: Sequence[Tensor]) -> Sequence[Tenso
     return (apply(node.op, placing.inputs[0], **node.attrs),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PlacedContraction(Contraction):
     """A contraction that reads one operand as a placement's elements and positions instead of as a map.
 

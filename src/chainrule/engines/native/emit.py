@@ -80,6 +80,7 @@ def emit_plan(
         tuple(stages),
         constants,
         outputs,
+        tuple(", ".join(kernel.where for kernel in stage.kernels) for stage in plan.stages),
         tuple(module.sites),
         checked,
         profile,

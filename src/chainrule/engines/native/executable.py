@@ -6,6 +6,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,22 @@ from chainrule.graph.verify import verify
 from chainrule.plan.build import Options, build_plan
 from chainrule.plan.dump import dump, dumping
 
-__all__ = ["Executable"]
+__all__ = ["Executable", "KernelTime"]
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """What one kernel took, summed over the steps and shared by the threads.
+
+    Attributes:
+        kernel: its name in the plan.
+        where: the layers and ops that it computes.
+        seconds: from its stage's beginning to its end.
+    """
+
+    kernel: str
+    where: str
+    seconds: float
 
 
 class Compiled:
@@ -173,7 +189,9 @@ class Executable:
         self.graph = graph
         self.threads = threads
         self._gathered = tuple(gathered)
-        self._options, self._checked, self._profile = options or Options(), checked, profile
+        # A kernel has a time of its own only if it is alone in its stage.
+        self._options = replace(options or Options(), stages=not profile and (options or Options()).stages)
+        self._checked, self._profile = checked, profile
         self._compiled: Compiled | None = None
         self._lock = threading.RLock()
         if batch is not None:
@@ -243,6 +261,26 @@ class Executable:
                 done = ready.run(ready.records(batches, addresses), self.threads)
             self._state_changed()
             return done
+
+    def times(self) -> list[KernelTime]:
+        """Where the time of the steps so far went, longest first; empty before the first step.
+
+        Raises:
+            EngineError: the executable was not made with ``profile=True``.
+        """
+        if not self._profile:
+            raise EngineError("this executable takes no times; make it with profile=True")
+        if self._compiled is None:
+            return []
+        found = self._compiled.block.times()
+        where = self._compiled.program.where
+        rows = [KernelTime(t.name, place, t.seconds) for t, place in zip(found, where, strict=True)]
+        return sorted(rows, key=lambda row: -row.seconds)
+
+    def forget_times(self) -> None:
+        """Begin taking times anew."""
+        if self._compiled is not None:
+            self._compiled.block.clear_times()
 
     def _per_step(self, name: str, value: Array, steps: int) -> Array:
         spec = self.graph.inputs[name].spec

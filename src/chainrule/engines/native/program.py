@@ -48,6 +48,7 @@ class Program:
         stages: the driver's stages.
         constants: dtype, shape and bytes of each constant.
         outputs: table entries of the outputs, in order.
+        where: layers and ops of each stage.
         sites: what the checked build calls each access.
         checked, profile: how it was built.
     """
@@ -61,6 +62,7 @@ class Program:
     stages: tuple[Stage, ...]
     constants: tuple[tuple[str, tuple[int, ...], str], ...]
     outputs: tuple[int, ...]
+    where: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     checked: bool = False
     profile: bool = False
@@ -89,6 +91,7 @@ class Program:
         )
         fields["constants"] = tuple((dtype, tuple(shape), text) for dtype, shape, text in data["constants"])
         fields["outputs"] = tuple(data["outputs"])
+        fields["where"] = tuple(data["where"])
         fields["sites"] = tuple(data["sites"])
         return Program(**fields)
 

@@ -17,13 +17,13 @@ dw = x^T @ dy           x (1, I)              dy, panels of O     ranges of I: r
 ======================= ===================== =================== ======================================
 
 What lies how, measured by benchmarks/kernels.py on one thread of a Zen 3: per cent of the peak of multiply-add with
-128 outputs, at 32 rows and 1600 / 5408 inputs, then at 128 rows and the same inputs.
+128 outputs, at 32 rows and 1600 / 5408 inputs, then at 128 rows and the same inputs.  Runs differ by up to 4.
 
 - y = x @ w, packed w, ``block_depth=256``: 89 / 90, 88 / 86.
   Packing just before use into scratch of the first cache, 4 panels of 64 rows at a time (so that rows of w are read in
   runs of 256 bytes), with ``accumulate``: 78 / 77, 83 / 83.
-  Natural w, the best unroll: 75 / 72, 77 / 72.  The lines of a panel lie in few cache sets; with 1024 inputs and
-  outputs that is 47 against 84 for packed w.
+  Natural w, ``unroll=1``: 75 / 72, 77 / 72: at 32 rows not told apart from packing.  But the lines of a panel lie in
+  few cache sets: with 1024 inputs and outputs it reaches 47, packed w 84.
 - dx = dy @ w^T, packed w^T: 90 / 89, 90 / 89.  Each panel transposed into scratch just before use: 81 / 75, 90 / 81.
 - dw = x^T @ dy, dy in panels and x packed 24 columns at a time (``Panels(width=24)``, ``a_row_stride=1``,
   ``a_step=24``): 87 / 87, 92 / 91.  Natural x, ``block_rows=24``: 88 / 83, 88 / 83.  Both natural: 86 / 83, 80 / 82.
@@ -69,8 +69,8 @@ class MatrixProduct:
         run_time_panels: whether the number of panels is a parameter.
         likely_rows: how many rows most calls have, if that is known: the default tile wastes little on so many.
         tile: register tile; the best for `likely_rows` if None.
-        unroll: steps of the innermost loop per turn.  With packed b, 2 is up to 5 points of the peak faster than 1 and 4
-            gains no more; with natural b, 2 is 6 to 11 points slower.
+        unroll: steps of the innermost loop per turn.  With packed b, 2 is up to 5 points of the peak faster than
+            1, and 4 gains no more; with natural b, 2 is 6 to 11 points slower than 1.
     """
 
     type: Type

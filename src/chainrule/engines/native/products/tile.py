@@ -40,8 +40,8 @@ SHORTEST = 4
 4 and 3 rows reach 91, 89, 91 and 70 % (Zen 3)."""
 
 TILE_OVERHEAD = 0.3
-"""What a tile costs beside its rows, in rows.  Small, since 4 rows measured as fast as 6; it prefers the taller of equally
-wasteful tiles, which reads B less often."""
+"""What a tile costs beside its rows, in rows.  Small, since 4 rows measured as fast as 6; it prefers the taller of
+equally wasteful tiles, which reads B less often."""
 
 
 @dataclass(frozen=True, slots=True)
