@@ -19,13 +19,17 @@ def dependences(kernels: Sequence[Kernel], overwrites: Mapping[Storage, Storage]
         kernels: each storage is written by one of them at most.
         overwrites: new values that lie where an old one did; everybody must have read the old one before.
     """
-    writer = {storage: kernel for kernel in kernels for storage in kernel.writes}
+    writer = {storage: kernel.name for kernel in kernels for storage in kernel.writes}
+    readers: dict[Storage, set[str]] = {}
+    for kernel in kernels:
+        for storage in kernel.reads:
+            readers.setdefault(storage, set()).add(kernel.name)
     found: dict[str, set[str]] = {}
     for kernel in kernels:
-        waits = {writer[s].name for s in kernel.reads if s in writer}
-        for new, old in overwrites.items():
-            if new in kernel.writes:
-                waits |= {other.name for other in kernels if old in other.reads}
+        waits = {writer[s] for s in kernel.reads if s in writer}
+        for storage in kernel.writes:
+            if storage in overwrites:
+                waits |= readers.get(overwrites[storage], set())
         found[kernel.name] = waits - {kernel.name}
     return found
 

@@ -199,7 +199,7 @@ class _MultiplyRows:
             wide,
             b_panel_stride=self.depth * self.panel,
             block_depth=DEPTH_IN_CACHE if self.depth > 2 * DEPTH_IN_CACHE else None,
-            unroll=2,
+            unroll=1,
         )
         name = f"{kernel.name}.product"
         emit_matrix_product(context.module, name, spec)
@@ -266,7 +266,7 @@ class _MultiplyColumns:
             b_panel_stride=plane,
             accumulate=True,
             run_time_panels=self.group > 1,
-            unroll=2,
+            unroll=1,
         )
         emit_matrix_product(module, product, spec)
         stride = self.depth if problem.transpose_b else problem.columns

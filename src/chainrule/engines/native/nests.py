@@ -72,6 +72,7 @@ class _Emitter:
         self._scopes: list[dict[_Key, Value]] = [{}]
         self._folded: list[dict[_Fold, list[Value]]] = [{}]
         self._varying_held: set[Any] = set()
+        self._weaker: dict[Expr, Expr | None] = {}
         self.vector: Variable | None = None
         self.lanes = 1
         self._wanted = lanes
@@ -205,16 +206,26 @@ class _Emitter:
         if guard is not None and not self._has_load(e):
             guard = None
         key = (e, lanes, guard)
-        for scope in reversed(self._scopes):
-            known = scope.get(key)
-            if known is not None:
-                return known
+        known = self._known(e, lanes, guard)
+        if known is not None:
+            return known
         if lanes > 1 and not self._varies(e):
             made = self.f.splat(self._plain(self.value(e, 1, guard)), lanes)
         else:
             made = self._emit(e, lanes, guard)
         self._scopes[-1][key] = made
         return made
+
+    def _known(self, e: Expr, lanes: int, guard: Expr | None) -> Value | None:
+        """The value, if it was computed under this guard or under a weaker one."""
+        while True:
+            for scope in reversed(self._scopes):
+                known = scope.get((e, lanes, guard))
+                if known is not None:
+                    return known
+            if guard is None:
+                return None
+            guard = self._weaker.get(guard)
 
     def _plain(self, value: Value) -> Value:
         return self.f.index(value) if value.plus else value
@@ -430,11 +441,12 @@ class _Emitter:
         condition, inside, otherwise = e.args
         both = condition if guard is None else condition.rules.operation("and", guard, condition)
         free_variables(both, self._free)
-        return self.f.select(
-            self._register(condition, lanes, guard),
-            self._register(inside, lanes, both),
-            self._register(otherwise, lanes, guard),
-        )
+        if both is not guard:
+            self._weaker[both] = guard
+        holds = self._register(condition, lanes, guard)
+        # First the other side: what both sides hold is then computed once, where a chain would double it at each link.
+        outside = self._register(otherwise, lanes, guard)
+        return self.f.select(holds, self._register(inside, lanes, both), outside)
 
     def _has_load(self, e: Expr) -> bool:
         for node in walk(e):
