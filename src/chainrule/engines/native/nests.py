@@ -53,6 +53,9 @@ def emit_nest(
     _Emitter(f, nest, buffers, batch, lanes).run(low, high, bound)
 
 
+FOLDED_REGISTERS = 4
+"""Registers that one fold accumulates in, if the axis is long enough."""
+
 _Key: TypeAlias = "tuple[Expr, int, Expr | None]"
 """An expression, in how many lanes, and under which guard."""
 _Fold: TypeAlias = "tuple[int, int, Expr | None]"
@@ -127,7 +130,15 @@ class _Emitter:
         return self.f.let(I64, f"and i64 {self.f.index(count).text}, {-lanes}")
 
     def _usable_lanes(self, axis: Variable, low: Index, high: Index) -> int:
-        lanes = 1 if self._mostly_scattered(axis) else self._wanted
+        if self._mostly_scattered(axis):
+            return 1
+        lanes = self._wanted
+        if any(node.op == "fold" for node in walk(*self.roots)):
+            # Several registers at once: a fold waits for its own last turn, several go on side by side.
+            lanes *= FOLDED_REGISTERS
+            extent = axis_size(axis)
+            while lanes > self._wanted and (not isinstance(extent, int) or extent % lanes):
+                lanes //= 2
         if isinstance(low, int) and isinstance(high, int):
             while lanes > 1 and high - low < lanes:
                 lanes //= 2
