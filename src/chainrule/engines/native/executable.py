@@ -75,10 +75,14 @@ class Compiled:
             elif place.kind == "constant":
                 self.block.table[number] = self.constants[place.offset].ctypes.data
         self.inputs = [place for place in program.table if place.kind == "input"]
+        self._state: Mapping[str, Array] | None = None
         self.states = [(number, place.key) for number, place in enumerate(program.table) if place.kind == "state"]
 
     def bind_state(self, state: Mapping[str, Array]) -> None:
-        """Let the table point to the variables' memory."""
+        """Let the table point to the variables' memory, which must stay alive until it points elsewhere."""
+        if state is self._state:
+            return
+        self._state = state
         for number, key in self.states:
             self.block.table[number] = state[key].ctypes.data
 
@@ -193,6 +197,8 @@ class Executable:
         self._options = replace(options or Options(), stages=not profile and (options or Options()).stages)
         self._checked, self._profile = checked, profile
         self._compiled: Compiled | None = None
+        self._variables: Mapping[str, Array] | None = None
+        self._changing = [entry.variable for entry in graph.state if entry.changes]
         self._lock = threading.RLock()
         if batch is not None:
             self._ready(batch)
@@ -202,7 +208,7 @@ class Executable:
         with self._lock:
             arrays, batch = self._load(inputs)
             ready = self._ready(batch)
-            ready.bind_state({entry.name: entry.variable.memory() for entry in self.graph.state})
+            ready.bind_state(self._memory())
             self._step(ready, arrays, batch)
             self._state_changed()
             return self.graph.structure(self._outputs(ready, batch))
@@ -248,7 +254,7 @@ class Executable:
             return 0
         with self._lock:
             ready = self._ready(min(batch_size, len(order)))
-            ready.bind_state({entry.name: entry.variable.memory() for entry in self.graph.state})
+            ready.bind_state(self._memory())
             starts = np.arange(steps, dtype=np.int64) * batch_size
             batches = np.minimum(batch_size, len(order) - starts)
             order = np.ascontiguousarray(order, np.int64)
@@ -294,10 +300,15 @@ class Executable:
         addresses["order"] = order.ctypes.data
         ready.run(ready.records(np.array([batch]), addresses), self.threads)
 
+    def _memory(self) -> Mapping[str, Array]:
+        """The variables' memory, which stays where it is."""
+        if self._variables is None:
+            self._variables = {entry.name: entry.variable.memory() for entry in self.graph.state}
+        return self._variables
+
     def _state_changed(self) -> None:
-        for entry in self.graph.state:
-            if entry.changes:
-                entry.variable.memory_changed()
+        for variable in self._changing:
+            variable.memory_changed()
 
     def _ready(self, batch: int) -> Compiled:
         if self._compiled is None or self._compiled.program.batch < batch:
