@@ -256,6 +256,7 @@ MATRICES = [
     (33, 40, {"tile": Tile(1, 4)}),
     (50, 40, {"tile": Tile(2, 2), "block_depth": 16}),
     (50, 40, {"likely_rows": 1}),
+    (50, 40, {"likely_rows": 3}),
     (50, 40, {"likely_rows": 33, "unroll": 3, "block_depth": 16}),
 ]
 
@@ -415,7 +416,8 @@ def representative(type: Type, lanes32: int) -> dict[str, tuple[Callable[[Module
         found[f"{name}_weights"] = (emit_convolution_weights, weights_of(spec))
     found["matrix"] = (emit_matrix_product, MatrixProduct(type, 8, 1600, 1, 128, block_depth=256))
     found["matrix_transposed"] = (emit_matrix_product, MatrixProduct(type, 8, 1, 1600, 128, block_rows=24, unroll=4))
-    found["matrix_vector"] = (emit_matrix_product, MatrixProduct(type, 8, 1600, 1, 128, tile=Tile(1, 4)))
+    for rows in range(1, 8):
+        found[f"matrix_of_{rows}_rows"] = (emit_matrix_product, MatrixProduct(type, 8, 1600, 1, 128, likely_rows=rows))
     return found
 
 

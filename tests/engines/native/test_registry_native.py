@@ -5,6 +5,7 @@ All cases of an op share one graph, so that compiling takes seconds, not minutes
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -170,3 +171,36 @@ def test_most_cases_have_a_symbolic_form() -> None:
     """So that the test above is not empty."""
     found = sum(batched_job(trial, "float32") is not None for trial in TRIALS)
     assert found > len(TRIALS) // 2, f"{found} of {len(TRIALS)}"
+
+
+# --- NaN, infinities, zeros --------------------------------------------------------------------------------
+
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0])
+
+
+def special_job(trial: Trial) -> Job | None:
+    """The case with special values in its first input; None if NumPy leaves open what then comes out."""
+    arrays = trial.arrays("float32")
+    if not arrays or arrays[0].dtype.kind != "f":
+        return None
+    first = arrays[0] = arrays[0].copy()
+    rng = trial.rng()
+    places = rng.choice(first.size, -(-first.size // 5), replace=False)
+    first.reshape(-1)[places] = rng.choice(SPECIAL, len(places))
+    try:
+        with np.errstate(all="ignore", invalid="warn"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", "invalid value encountered in cast")
+            trial.op.evaluate(arrays, trial.case.attrs)
+    except RuntimeWarning:
+        return None
+    return Job(trial.op, trial.case.attrs, arrays)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_nan_and_infinities_come_out_in_the_same_places(op: Op) -> None:
+    found = [special_job(trial) for trial in TRIALS if trial.op is op]
+    jobs = [job for job in found if job is not None]
+    if jobs:
+        graph = graph_of(jobs)
+        compare(Native(graph), Executable(graph), jobs)

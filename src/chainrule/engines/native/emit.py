@@ -30,6 +30,7 @@ def new_module(target: Target, *, checked: bool = False) -> Module:
     module = Module(target.lanes32, checked)
     module.has_fma = has_fma(target)
     module.has_rounding = not target.is_x86 or target.has("sse4.1")
+    module.vector_registers = 16 if target.is_x86 and target.lanes32 < 16 else 32
     return module
 
 

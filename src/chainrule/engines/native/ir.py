@@ -63,6 +63,7 @@ class Module:
     Attributes:
         has_fma: whether ``llvm.fma`` is an instruction of the target.
         has_rounding: whether ``llvm.floor`` and its like are.
+        vector_registers: how many there are, for register tiles.
     """
 
     def __init__(self, lanes32: int = 8, checked: bool = False) -> None:
@@ -70,6 +71,7 @@ class Module:
         self.checked = checked
         self.has_fma = True
         self.has_rounding = True
+        self.vector_registers = 32 if lanes32 >= 16 else 16
         self.functions: dict[str, Function] = {}
         self.sites: list[str] = []
         self._declarations: dict[str, str] = {}

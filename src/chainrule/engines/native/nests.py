@@ -291,7 +291,7 @@ class _Emitter:
         if e.op == "select":
             return f.select(*args)
         if e.op == "fma":
-            if getattr(f.module, "has_fma", True):
+            if f.module.has_fma:
                 return f.fma(*args)
             return f.binary("fadd", f.binary("fmul", args[0], args[1]), args[2])
         if e.op == "sqrt":

@@ -78,7 +78,7 @@ def default_tile(module: Module, panels: int, rows: int | None = None) -> Tile:
     are taken where they waste less: 32 rows go in 8 tiles of 4 rather than 6 of 6.  Where there are fewer rows than
     tiles need to hide the latency, more panels go side by side, as far as the registers hold them.
     """
-    registers: int = getattr(module, "vector_registers", 32 if module.lanes32 >= 16 else 16)
+    registers = module.vector_registers
     wide = registers >= 32 and panels > 1
     tallest = 12 if registers >= 32 and not wide else 6
     across = 2 if wide else 1
