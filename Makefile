@@ -6,11 +6,12 @@ PYTHON ?= python3
 ARGS ?=
 
 VENV := .venv
+BENCH := .venv-bench
 PARALLEL := -n auto --dist worksteal
 PREPARE := $(PYTHON) tools/environment.py prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check format pythons clean
+.PHONY: help demo test quick check format pythons bench clean
 # One environment, one caller at a time.
 .NOTPARALLEL:
 
@@ -43,7 +44,11 @@ format: ## sort the imports and format the code
 pythons: ## run the quick tests on each supported Python found on this machine
 	@$(PYTHON) tools/environment.py pythons -- $(ARGS)
 
+bench: ## compare training steps with PyTorch and Keras; ARGS="--quick" for a first look
+	@$(PREPARE) bench
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
 clean: ## remove the environments, builds and caches (not your run folders)
-	rm -rf $(VENV) .venv-3.* .venv*.lock build dist
+	rm -rf $(VENV) $(BENCH) .venv-3.* .venv*.lock build dist
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ what is tested is what a user installs::
 
     python tools/environment.py prepare demo            .venv with the wheel and the extra `scikit-learn`
     python tools/environment.py prepare dev             the same, with the extras in use and every tool
+    python tools/environment.py prepare bench           .venv-bench with the wheel and the frameworks beside it
     python tools/environment.py pythons [-- ARGUMENTS]  the quick tests on each Python found here
 
 `prepare` leaves a stamp in the environment that says what it was made from. While the stamp is true
@@ -36,12 +37,16 @@ if sys.version_info < (3, 11):  # noqa: UP036 - this is where that minimum is en
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "requirements" / "dev.txt"
+BENCH_PINS = ROOT / "requirements" / "bench.txt"
 STAMP_NAME = "chainrule-stamp.json"
 SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 
-# Profiles from small to large: each one holds everything of those before it.
-PROFILES = ("demo", "dev")
-EXTRA_OF_PROFILE = {"demo": "scikit-learn", "dev": "scikit-learn,pillow"}
+# From small to large: each one holds everything of those before it.
+LADDER = ("demo", "dev")
+# The benchmarks' frameworks are gigabytes and have demands of their own: an environment beside the others.
+PROFILES = (*LADDER, "bench")
+EXTRAS_OF_PROFILE = {"demo": "[scikit-learn]", "dev": "[scikit-learn,pillow]", "bench": ""}
+FOLDER_OF_PROFILE = {"demo": ".venv", "dev": ".venv", "bench": ".venv-bench"}
 
 # The interpreter under this one, which stays when the environment that runs this is made anew.
 BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable))
@@ -86,7 +91,12 @@ def fingerprint_of_package(root: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of_foundation(folder: Path) -> str:
+def pins_of(profile: str) -> Path:
+    """The file with the exact versions of what a profile holds."""
+    return BENCH_PINS if profile == "bench" else PINS
+
+
+def fingerprint_of_foundation(folder: Path, profile: str) -> str:
     """Hash of everything whose change asks for an environment made from nothing."""
     import tomllib  # not at the top: an old Python has none
 
@@ -95,7 +105,7 @@ def fingerprint_of_foundation(folder: Path) -> str:
         sys.version,
         sys.base_prefix,
         str(folder),  # installed commands name their interpreter by its full path
-        PINS.read_text(encoding="utf-8"),
+        pins_of(profile).read_text(encoding="utf-8"),
         project["dependencies"],
         project["optional-dependencies"],
     ]
@@ -189,7 +199,7 @@ def build_wheel(folder: Path, profile: str) -> Path:
 def install_profile(folder: Path, profile: str, wheel: Path) -> None:
     """Install the wheel with everything that the profile holds, in the pinned versions."""
     say(f"installing the wheel and its dependencies ({profile})")
-    pins = "--requirement" if profile == "dev" else "--constraint"
+    pins = "--constraint" if profile == "demo" else "--requirement"
     # pip would compile all of scikit-learn, of which little gets imported, on a single core: more
     # than half of the time until the demo starts.
     run(
@@ -198,12 +208,12 @@ def install_profile(folder: Path, profile: str, wheel: Path) -> None:
             "install",
             "--no-compile",
             pins,
-            PINS,
-            f"{wheel}[{EXTRA_OF_PROFILE[profile]}]",
+            pins_of(profile),
+            f"{wheel}{EXTRAS_OF_PROFILE[profile]}",
         ),
         "could not install chainrule and its dependencies",
     )
-    if profile == "dev":
+    if profile != "demo":
         compile_packages(folder)
 
 
@@ -228,13 +238,15 @@ def replace_wheel(folder: Path, wheel: Path) -> None:
 
 def covers(held: str, wanted: str) -> bool:
     """Whether an environment of one profile serves where another is wanted."""
-    return held in PROFILES and PROFILES.index(held) >= PROFILES.index(wanted)
+    if held in LADDER and wanted in LADDER:
+        return LADDER.index(held) >= LADDER.index(wanted)
+    return held == wanted
 
 
 def prepare(folder: Path, profile: str) -> None:
     """Bring an environment to the state of the checkout; do nothing where it is there already."""
     with locked(folder):
-        foundation = fingerprint_of_foundation(folder)
+        foundation = fingerprint_of_foundation(folder, profile)
         package = fingerprint_of_package(ROOT)
         stamp = read_stamp(folder)
         if stamp is None or stamp.foundation != foundation or not works(folder):
@@ -335,7 +347,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     prepared = commands.add_parser("prepare", help="make or refresh one environment")
     prepared.add_argument("profile", choices=PROFILES)
-    prepared.add_argument("--folder", type=Path, default=ROOT / ".venv")
+    prepared.add_argument("--folder", type=Path, help="where; by default the profile's own place in the checkout")
     tested = commands.add_parser("pythons", help="run the quick tests on every supported Python")
     tested.add_argument("arguments", nargs="*", help="passed on to pytest")
     return parser.parse_args(arguments)
@@ -346,7 +358,8 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     try:
         if options.command == "prepare":
-            prepare(Path(os.path.abspath(options.folder)), options.profile)
+            folder = options.folder or ROOT / FOLDER_OF_PROFILE[options.profile]
+            prepare(Path(os.path.abspath(folder)), options.profile)
         else:
             test_all_pythons(options.arguments)
     except EnvironmentProblem as problem:

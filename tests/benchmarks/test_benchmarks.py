@@ -95,6 +95,9 @@ def test_the_summary_names_the_fastest_peer() -> None:
 def test_the_summary_marks_what_cannot_be_trusted() -> None:
     group = group_of(chainrule=[1.0], quick=[3.0])
     assert "| 3.00 |" in tables([group])
+    assert "| 3.00† |" not in tables([group, group_of(chainrule=[1.0], quick=[4.0])])
+    group.clock_ghz = [1.6, 1.6]
+    assert "| 3.00† |" in tables([group, group_of(chainrule=[1.0], quick=[4.0])])
     group.clock_ghz = [3.1, 1.6]
     assert "| 3.00† |" in tables([group])
     group.rows["chainrule"].losses = [0.1, 2.0]
@@ -113,6 +116,9 @@ def test_the_share_of_peak_counts_direct_flops() -> None:
     flops = NETWORKS[SMALL.network].step_flops() * SMALL.batch
     text = tables([group_of(chainrule=[flops / 1e6 / 50])])  # 50 GFLOP/s of 100
     assert "50% |" in text
+    quiet = group_of(chainrule=[1.0])
+    quiet.gflops = [200.0]
+    assert "25% |" in tables([group_of(chainrule=[flops / 1e6 / 50]), quiet])
 
 
 def test_trainings_that_differ_are_named() -> None:

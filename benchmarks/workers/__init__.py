@@ -1,0 +1,1 @@
+"""One module for each framework; each runs as a process of its own, started by `protocol.Worker`."""
