@@ -142,7 +142,9 @@ def _fresh(options: argparse.Namespace) -> list[fresh.Reading]:
 
 
 def run_overhead(options: argparse.Namespace) -> tuple[Any, str]:
-    found = overhead.measure(options.nets or list(NETWORKS), options.batches[0], options.threads[-1], options.rounds, options.env)
+    found = overhead.measure(
+        options.nets or list(NETWORKS), options.batches[0], options.threads[-1], options.rounds, options.env
+    )
     return found, overhead.table(found)
 
 

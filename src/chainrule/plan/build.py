@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chainrule.graph.graph import Graph
 from chainrule.graph.lowering import Contraction
@@ -15,37 +15,13 @@ from chainrule.plan.expand import chooser, expanded, shared
 from chainrule.plan.fuse import fused
 from chainrule.plan.lower import Generators, Lowering
 from chainrule.plan.nest import Nest, merged, split
+from chainrule.plan.options import Options
 from chainrule.plan.placed import placed_last
 from chainrule.plan.plan import Kernel, Plan, Product, Stage
 from chainrule.plan.schedule import arena_offsets, in_place, staged
 from chainrule.plan.verify import verify_plan
 
-__all__ = ["Options", "build_plan"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Which planner passes run; each can be switched off, which tests use to compare plans.
-
-    Attributes:
-        fuse: join ops in loop nests.
-        place_last: compute with a max-pool's few gradients before placing them among zeros.
-        sparse: let contractions read a max-pool's few gradients as they are.
-        epilogues: join contractions with the nests that follow them.
-        prologues: join contractions with the nests that make their operands.
-        in_place: write new state over the old one.
-        stages: run independent kernels side by side.
-        reuse: let values that are never alive together share memory.
-    """
-
-    fuse: bool = True
-    place_last: bool = True
-    sparse: bool = True
-    epilogues: bool = True
-    prologues: bool = True
-    in_place: bool = True
-    stages: bool = True
-    reuse: bool = True
+__all__ = ["build_plan"]
 
 
 def build_plan(

@@ -27,7 +27,7 @@ _BOOL = np.dtype(bool)
 Scalar: TypeAlias = "Expr | float | int | bool"
 SHORT = 32
 """Sums of at most so many float32 are done in float32 before they join a sum in float64."""
-UNROLLED = 32
+UNROLLED = 9
 """Folds over at most so many fixed elements are written out."""
 
 

@@ -16,9 +16,7 @@ from chainrule.engines.checks import Stop, batch_of, checked_input
 from chainrule.engines.native import threads as pool
 from chainrule.engines.native.cache import cache_key, open_cache
 from chainrule.engines.native.call import CallBlock, Driver
-from chainrule.engines.native.contractions import Generator
 from chainrule.engines.native.driver import driver_symbols
-from chainrule.engines.native.emit import emit_plan
 from chainrule.engines.native.jit import Library, compile_object, emit_assembly, host_target
 from chainrule.engines.native.platform import host
 from chainrule.engines.native.program import Place, Program
@@ -30,8 +28,8 @@ from chainrule.graph.op import Array
 from chainrule.graph.tensor import frozen
 from chainrule.graph.variable import cache_aligned
 from chainrule.graph.verify import verify
-from chainrule.plan.build import Options, build_plan
 from chainrule.plan.dump import dump, dumping
+from chainrule.plan.options import Options
 
 __all__ = ["Executable", "KernelTime"]
 
@@ -137,6 +135,11 @@ def compiled(
         entry = cache.load(key)
         if entry is not None:
             return Compiled(Program.from_json(entry.plan), entry.content)
+    # Planner and emitters are imported only where something is compiled: what comes from the cache starts sooner.
+    from chainrule.engines.native.contractions import Generator
+    from chainrule.engines.native.emit import emit_plan
+    from chainrule.plan.build import build_plan
+
     generator = Generator(target.lanes32)
     plan = build_plan(graph, generator, batch, options, gathered)
     text, program = emit_plan(plan, generator, target, host(), checked=checked, profile=profile)

@@ -106,13 +106,14 @@ def llvm_version() -> str:
     return f"{llvmlite.__version__}/{'.'.join(map(str, llvm.llvm_version_info))}"
 
 
-def compile_object(text: str, target: Target | None = None, opt: int = 2) -> bytes:
+def compile_object(text: str, target: Target | None = None, opt: int = 1) -> bytes:
     """Object code for LLVM IR; the same text gives the same bytes.
 
     Args:
         text: a module.
         target: what for; this machine if None.
-        opt: effort of the code generator, 0 to 3.  No passes over the module are run.
+        opt: effort of the code generator, 0 to 3; above 1 the code stays the same and takes longer to make.  No passes
+            over the module are run.
 
     Raises:
         EngineError: the IR is malformed, or the code would call a function that is not in it.
@@ -127,7 +128,7 @@ def compile_object(text: str, target: Target | None = None, opt: int = 2) -> byt
     return content
 
 
-def emit_assembly(text: str, target: Target | None = None, opt: int = 2) -> str:
+def emit_assembly(text: str, target: Target | None = None, opt: int = 1) -> str:
     """The assembly of LLVM IR, for tests and for the curious; arguments and errors as in `compile_object`."""
     with _LOCK:
         assembly: str = _machine(target or host_target(), opt).emit_assembly(_parse(text))

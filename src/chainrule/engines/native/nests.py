@@ -78,7 +78,17 @@ class _Emitter:
         self._weaker: dict[Expr, Expr | None] = {}
         self.vector: Variable | None = None
         self.lanes = 1
-        self._wanted = lanes
+        self._wanted = 1 if self._folds_differ() else lanes
+
+    def _folds_differ(self) -> bool:
+        """Whether the length of some fold depends on the last axis, so that lanes would leave it at different times."""
+        last = self.nest.axes[-1] if self.nest.axes else None
+        return any(
+            last in self._free[length]
+            for node in walk(*self.roots)
+            if node.op == "fold"
+            for length in node.args[2 * node.attr[3] :]
+        )
 
     # -- the loops ------------------------------------------------------------------------------------------
 
@@ -220,7 +230,8 @@ class _Emitter:
         known = self._known(e, lanes, guard)
         if known is not None:
             return known
-        if lanes > 1 and not self._varies(e):
+        # Under a guard that differs from lane to lane, the first lane may be one that must not load.
+        if lanes > 1 and not self._varies(e) and (guard is None or not self._varies(guard)):
             made = self.f.splat(self._plain(self.value(e, 1, guard)), lanes)
         else:
             made = self._emit(e, lanes, guard)
