@@ -96,8 +96,10 @@ def test_gradients_of_micro_batches_add_up() -> None:
     seed, _, first_row = (item.data for item in words(0))
     count = np.float64(24)
     state = {entry.name: entry.variable.numpy() for entry in graph.state}
-    whole, _ = run.run((X, Y.astype(np.int32), seed, first_row, count), state)
-    parts = [run.run((X[i : i + 8], Y[i : i + 8].astype(np.int32), seed, first_row, count), state)[0] for i in (0, 8, 16)]
+    labels = Y.astype(np.int32)
+    whole, _ = run.run((X, labels, seed, first_row, count), state)
+    rows = [slice(i, i + 8) for i in (0, 8, 16)]
+    parts = [run.run((X[part], labels[part], seed, first_row, count), state)[0] for part in rows]
     for name, value in whole.items():
         np.testing.assert_allclose(sum(part[name] for part in parts), value, rtol=1e-4, atol=1e-6)
 

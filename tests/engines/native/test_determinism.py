@@ -18,7 +18,8 @@ from chainrule.engines import Stop
 from chainrule.engines.native import executable
 from chainrule.engines.native.executable import Executable as Native
 from chainrule.engines.native.threads import get_threads, set_threads
-from tests.engines.native.support import SEED, Array, rng, small_data, small_network, step_of
+from tests.engines.native.support import SEED, rng, small_data, small_network, step_of
+from tests.ops.harness import Array
 
 pytestmark = pytest.mark.usefixtures("no_cache")
 
@@ -30,7 +31,7 @@ def trained(
     way: str = "one call",
     steps: int = STEPS,
     gathered: tuple[str, ...] = ("x", "y"),
-    wait: Callable[[], None] = lambda: None,
+    wait: Callable[[], object] = lambda: None,
 ) -> str:
     """A digest of all state after a number of steps, the last of every pass being short."""
     model = small_network()
@@ -83,6 +84,7 @@ def test_any_number_of_threads(expected: str, threads: int) -> None:
     assert trained(threads) == expected
 
 
+@pytest.mark.slow
 def test_the_pools_own_number_of_threads(expected: str) -> None:
     before = get_threads()
     set_threads(5)
@@ -92,11 +94,13 @@ def test_the_pools_own_number_of_threads(expected: str) -> None:
         set_threads(before)
 
 
+@pytest.mark.slow
 def test_fewer_steps_give_another_result(expected: str) -> None:
     """So that the digests can differ at all."""
     assert trained(threads=1, steps=STEPS - 4) != expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["one by one", "called"])
 def test_one_call_or_many_gathered_or_not(expected: str, way: str) -> None:
     assert trained(threads=2, way=way) == expected
@@ -163,6 +167,7 @@ def test_code_from_the_cache(expected: str, tmp_path: Path, monkeypatch: pytest.
     assert trained(threads=2) == expected
 
 
+@pytest.mark.slow
 def test_steps_of_two_models_at_once(expected: str) -> None:
     """Two trainings in two Python threads share the pool, and disturb each other's time only."""
     found: list[str] = []
@@ -171,16 +176,14 @@ def test_steps_of_two_models_at_once(expected: str) -> None:
     def train() -> None:
         found.append(trained(threads=2, wait=together.wait))
 
-    def wait_for_the_other() -> None:
-        together.wait()
-
     other = threading.Thread(target=train)
     other.start()
-    found.append(trained(threads=2, wait=wait_for_the_other))
+    found.append(trained(threads=2, wait=together.wait))
     other.join()
     assert found == [expected, expected]
 
 
+@pytest.mark.slow
 def test_fit_gives_the_same_bits_on_any_number_of_threads() -> None:
     before = get_threads()
     results = []

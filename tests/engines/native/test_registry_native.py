@@ -52,7 +52,10 @@ class Job:
     def first(self, count: int) -> Job:
         """The same with the first samples only."""
         return Job(
-            self.op, self.attrs, [a[:count] if i in self.batched else a for i, a in enumerate(self.arrays)], self.batched
+            self.op,
+            self.attrs,
+            [a[:count] if i in self.batched else a for i, a in enumerate(self.arrays)],
+            self.batched,
         )
 
 
@@ -81,11 +84,9 @@ def compare(run: Any, reference: Any, jobs: Sequence[Job]) -> None:
         assert_agrees(a, b, NATIVE_TOLERANCE, f"{jobs[0].op.name}, output {number}")
 
 
-def jobs_of(op: Op) -> list[Job]:
-    """Every case in both dtypes."""
-    return [
-        Job(op, trial.case.attrs, trial.arrays(dtype)) for trial in TRIALS if trial.op is op for dtype in DTYPES
-    ]
+def jobs_of(op: Op, dtypes: Sequence[str] = DTYPES) -> list[Job]:
+    """Every case in these dtypes."""
+    return [Job(op, trial.case.attrs, trial.arrays(dtype)) for trial in TRIALS if trial.op is op for dtype in dtypes]
 
 
 @pytest.mark.parametrize("checked", [False, True], ids=["plain", "checked"])

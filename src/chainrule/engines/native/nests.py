@@ -78,17 +78,7 @@ class _Emitter:
         self._weaker: dict[Expr, Expr | None] = {}
         self.vector: Variable | None = None
         self.lanes = 1
-        self._wanted = 1 if self._folds_differ() else lanes
-
-    def _folds_differ(self) -> bool:
-        """Whether the length of some fold depends on the last axis, so that lanes would leave it at different times."""
-        last = self.nest.axes[-1] if self.nest.axes else None
-        return any(
-            last in self._free[length]
-            for node in walk(*self.roots)
-            if node.op == "fold"
-            for length in node.args[2 * node.attr[3] :]
-        )
+        self._wanted = lanes
 
     # -- the loops ------------------------------------------------------------------------------------------
 
@@ -140,7 +130,7 @@ class _Emitter:
         return self.f.let(I64, f"and i64 {self.f.index(count).text}, {-lanes}")
 
     def _usable_lanes(self, axis: Variable, low: Index, high: Index) -> int:
-        if self._mostly_scattered(axis):
+        if self._mostly_scattered(axis) or self._folds_differ(axis):
             return 1
         lanes = self._wanted
         if any(node.op == "fold" for node in walk(*self.roots)):
@@ -153,6 +143,15 @@ class _Emitter:
             while lanes > 1 and high - low < lanes:
                 lanes //= 2
         return lanes
+
+    def _folds_differ(self, axis: Variable) -> bool:
+        """Whether the length of some fold depends on the axis, so that lanes would leave it at different times."""
+        return any(
+            axis in self._free[length]
+            for node in walk(*self.roots)
+            if node.op == "fold"
+            for length in node.args[2 * node.attr[3] :]
+        )
 
     def _mostly_scattered(self, axis: Variable) -> bool:
         """Whether lanes would mostly be loaded and stored one by one, so that vectors gain nothing."""
