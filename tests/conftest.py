@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -27,8 +29,15 @@ hypothesis.settings.load_profile("chainrule")
 # --- Which chainrule is tested -------------------------------------------------------------------
 
 
-def pytest_configure() -> None:
-    """Put src/ first, for this process and those it starts, where a developer asks for it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Put src/ first, for this process and those it starts, where a developer asks for it.
+
+    Compiled steps go to a folder of this run's own, which the run's processes share.
+    """
+    if "CHAINRULE_CACHE" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="chainrule-tests-")
+        os.environ["CHAINRULE_CACHE"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     if os.environ.get("CHAINRULE_TEST_SOURCE") == "1":
         sys.path.insert(0, str(SOURCE))
         paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
