@@ -20,6 +20,8 @@ from chainrule.engines.native.ir import Buffer, Function, Module, Value
 from chainrule.engines.native.types import I32, I64, Type, type_of
 from tools import derive_polynomials as exact
 
+pytestmark = pytest.mark.slow  # many small compilations; the quick part has the registry and whole networks
+
 llvm = pytest.importorskip("llvmlite.binding")
 
 FLOATS = (np.float32, np.float64)

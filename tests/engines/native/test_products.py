@@ -41,6 +41,8 @@ from chainrule.engines.native.products import (
 )
 from chainrule.engines.native.types import F32, F64, I64, Type
 
+pytestmark = pytest.mark.slow  # many small compilations; the quick part has the registry and whole networks
+
 TYPES = [pytest.param(F32, id="float32"), pytest.param(F64, id="float64")]
 TOLERANCE = {F32: 1e-5, F64: 1e-12}
 AVX512 = Target("x86_64-unknown-linux-gnu", "skylake-avx512", "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx2,+fma")
