@@ -87,10 +87,10 @@ def _chainrule(
     import time
 
     import chainrule as cr
-    from benchmarks.workers.chainrule_worker import build
+    from benchmarks.workers.common import sequential
 
     cr.set_seed(seed)
-    model = build(NETWORKS[network])
+    model = sequential(cr, NETWORKS[network], None)
     start = time.perf_counter()
     model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0)
     return model.predict(test, batch_size=1000), time.perf_counter() - start
@@ -101,7 +101,7 @@ def _torch(
 ) -> tuple[Any, float]:
     import time
 
-    import torch  # type: ignore[import-not-found, unused-ignore]
+    import torch
 
     from benchmarks.workers.torch_worker import build, step_of
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import OURS, Peer, environment_of
-from benchmarks.protocol import ROOT, Setting
+from benchmarks.protocol import Setting, WorkerError, last_words, start
 from benchmarks.report import markdown_table, spread
 
 __all__ = ["Reading", "measure", "memory_table", "startup_table"]
@@ -23,7 +20,7 @@ MIB = 2**20
 
 @dataclass
 class Reading:
-    """One variant's readings: what `workers.fresh_process` printed, one each."""
+    """One variant's readings: what `workers.fresh_process` printed, one each; `error` says why there are none."""
 
     label: str
     cache: str
@@ -45,6 +42,9 @@ def measure(peers: Sequence[Peer], setting: Setting, repeats: int, log: Path) ->
         setting: network, batch, threads and the number of steps.
         repeats: processes of each kind, taken in turns.
         log: where the processes' standard error goes.
+
+    Raises:
+        WorkerError: a process failed otherwise than for something that this machine lacks.
     """
     variants = [(peer, variant) for peer in peers for variant in peer.variants]
     readings = {
@@ -71,22 +71,18 @@ def _caches(folder: str) -> dict[str, str]:
 def _once(
     peer: Peer, variant: str, setting: Setting, environment: Mapping[str, str], log: Path, reading: Reading
 ) -> None:
-    command = [sys.executable, "-m", "benchmarks.workers.fresh_process", peer.module, variant]
-    with open(log, "ab") as errors:
-        done = subprocess.run(
-            [*command, json.dumps(asdict(setting))],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            text=True,
-            check=False,
-        )
-    if done.returncode != 0:
-        reading.error = f"the process ended with status {done.returncode}; see {log}"
+    since = log.stat().st_size if log.exists() else 0
+    arguments = [peer.module, variant, json.dumps(asdict(setting))]
+    with start("benchmarks.workers.fresh_process", arguments, environment, log) as process:
+        answer, _ = process.communicate()
+    if process.returncode:
+        ended = f"a fresh process of {reading.label} ended with status {process.returncode}"
+        raise WorkerError(f"{ended}:\n{last_words(log, since)}")
+    found = json.loads(answer)
+    if "unavailable" in found:
+        reading.error = found["unavailable"]
     else:
-        reading.found.append(json.loads(done.stdout.splitlines()[-1]))
+        reading.found.append(found)
 
 
 def startup_table(readings: Sequence[Reading]) -> str:

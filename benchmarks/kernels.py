@@ -185,33 +185,16 @@ def dense(builder: Builder, batch: int, inputs: int, outputs: int, type: Type = 
         return f"{tag}_{name}"
 
     out_panels, in_panels = outputs // panel, inputs // panel
-    forward = product(
-        "y",
-        panels=out_panels,
-        a_row_stride=inputs,
-        a_step=1,
-        y_row_stride=outputs,
-        block_depth=depth,
-        likely_rows=batch,
-    )
+    of_x = {"a_row_stride": inputs, "a_step": 1, "y_row_stride": outputs, "likely_rows": batch}
+    forward = product("y", panels=out_panels, block_depth=depth, **of_x)
     builder.add(f"y = x w {label}, packed w", flops, lambda function: function(forward)(x, packed, y, batch, inputs))
-    natural = product(
-        "yn", panels=out_panels, a_row_stride=inputs, a_step=1, y_row_stride=outputs, block_depth=depth,
-        likely_rows=batch, b_row_stride=outputs, b_panel_stride=panel, unroll=1,
-    )  # fmt: skip
+    in_rows = {"b_row_stride": outputs, "b_panel_stride": panel, "unroll": 1}
+    natural = product("yn", panels=out_panels, block_depth=depth, **in_rows, **of_x)
     builder.add(f"y = x w {label}, natural w", flops, lambda function: function(natural)(x, w, y, batch, inputs))
 
     # A unit of work packs some panels of a part of w into scratch in the first cache and uses them at once.
     f = Function(module, f"{tag}_packing", [("ptr", "x"), ("ptr", "w"), ("ptr", "y"), ("ptr", "s")])
-    few = product(
-        "y1",
-        panels=PACKED_PANELS,
-        a_row_stride=inputs,
-        a_step=1,
-        y_row_stride=outputs,
-        accumulate=True,
-        likely_rows=batch,
-    )
+    few = product("y1", panels=PACKED_PANELS, accumulate=True, **of_x)
     emit_pack_panels(module, f"{tag}_pack", Panels(type, PACKED_PANELS * panel, outputs))
     bx, bw = Buffer("%x", type, x.size, "x"), Buffer("%w", type, w.size, "w")
     by, bs = Buffer("%y", type, y.size, "y"), Buffer("%s", type, scratch.size, "s")
@@ -229,11 +212,12 @@ def dense(builder: Builder, batch: int, inputs: int, outputs: int, type: Type = 
     f.loop(0, out_panels, forward_panels, step=PACKED_PANELS)
     builder.add(f"y = x w {label}, packing", flops, lambda function: function(f"{tag}_packing")(x, w, y, scratch))
 
-    backward = product("dx", panels=in_panels, a_row_stride=outputs, a_step=1, y_row_stride=inputs, likely_rows=batch)
+    of_dy = {"a_row_stride": outputs, "a_step": 1, "y_row_stride": inputs, "likely_rows": batch}
+    backward = product("dx", panels=in_panels, **of_dy)
     builder.add(
         f"dx = dy wT {label}, packed wT", flops, lambda function: function(backward)(y, packed_t, dx, batch, outputs)
     )
-    single = product("dx1", panels=1, a_row_stride=outputs, a_step=1, y_row_stride=inputs, likely_rows=batch)
+    single = product("dx1", panels=1, **of_dy)
     emit_pack_panels_transposed(module, f"{tag}_packt", Panels(type, panel, outputs))
     g = Function(module, f"{tag}_packingt", [("ptr", "y"), ("ptr", "w"), ("ptr", "x"), ("ptr", "s")])
 

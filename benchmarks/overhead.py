@@ -93,11 +93,12 @@ def _take_kernels_out() -> None:
 
 
 def _real(network: str, batch: int) -> tuple[Any, Any, Any, int]:
+    import chainrule as cr
     from benchmarks.networks import NETWORKS, images
-    from benchmarks.workers.chainrule_worker import build
+    from benchmarks.workers.common import sequential
 
     x, y = images(LONG * batch)
-    return build(NETWORKS[network]), x, y, batch
+    return sequential(cr, NETWORKS[network], None), x, y, batch
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ class _Code:
     """The compiled loops; they live as long as this object."""
 
     def __init__(self) -> None:
-        import llvmlite.binding as llvm  # type: ignore[import-untyped, unused-ignore]
+        import llvmlite.binding as llvm
 
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()

@@ -2,6 +2,10 @@
 
 The parent starts a worker, asks, and waits; a worker that is not asked blocks on its standard input. So at most one
 worker computes at any time, and the variants can take turns round by round although all are alive.
+
+A variant that this machine cannot prepare (compiled PyTorch without a C++ compiler) is one row's trouble: the row says
+why.  Only what its `Job` gives as `unavailable` counts as that.  Whatever else is raised ends the worker with its
+traceback, and so the benchmark.
 """
 
 from __future__ import annotations
@@ -13,14 +17,34 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-__all__ = ["Job", "Setting", "Worker", "WorkerError", "memory_now", "serve", "workers"]
+__all__ = [
+    "CHECK_STEPS",
+    "Job",
+    "Setting",
+    "Unavailable",
+    "Worker",
+    "WorkerError",
+    "lacking",
+    "last_words",
+    "memory_now",
+    "serve",
+    "start",
+    "workers",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+CHECK_STEPS = 3
+"""Steps in order, without shuffling, after which the frameworks' losses are compared."""
+
+LAST_WORDS = 8000
+"""How many bytes of what a process wrote before it failed are told."""
 
 
 @dataclass(frozen=True)
@@ -45,67 +69,78 @@ class Setting:
         return replace(self, steps=steps)
 
 
-class Job(Protocol):
+class Job(ABC):
     """One variant of one framework, at one setting: what a worker makes when it is first asked."""
+
+    @abstractmethod
+    def __init__(self, setting: Setting, variant: str) -> None: ...
+
+    @staticmethod
+    def unavailable() -> tuple[type[Exception], ...]:
+        """What is raised, until the first steps are done, where the machine lacks what a variant needs."""
+        return ()
 
     def check(self) -> list[float]:
         """Losses over the first batch: with the first weights, and after the check's steps in order."""
-        ...
+        before = self.loss()
+        self.first_steps(CHECK_STEPS)
+        return [before, self.loss()]
 
-    def first_step(self) -> None:
-        """One training step on the first batch."""
-        ...
+    @abstractmethod
+    def first_steps(self, count: int) -> None:
+        """So many training steps on the first batches, in order."""
 
+    @abstractmethod
     def run(self) -> float:
         """Train one epoch in a fresh random order; the seconds it took."""
-        ...
 
+    @abstractmethod
     def loss(self) -> float:
         """The loss over the first batch now."""
-        ...
 
 
 class WorkerError(Exception):
-    """A worker ended, or said what it could not do."""
+    """A worker ended; the text has its traceback."""
+
+
+class Unavailable(Exception):
+    """A variant cannot be prepared on this machine; the text says why."""
+
+
+def lacking(error: Exception) -> str:
+    """What a row says about a variant that is unavailable: the first line; the traceback goes to standard error."""
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 # --- The worker's side ---------------------------------------------------------------------------
 
 
-def serve(make: Callable[[Setting, str], Job]) -> None:
-    """Answer the parent's questions until it closes the pipe.
-
-    Args:
-        make: builds the job of a variant, up to the point where the first step can be asked for.
-    """
+def serve(kind: type[Job]) -> None:
+    """Answer the parent's questions until it closes the pipe."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     setting = Setting(**json.loads(sys.argv[1]))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.threads])
     jobs: dict[str, Job] = {}
     for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = _answer(request, setting, make, jobs)
-        except Exception as error:  # a missing compiler is one row's trouble, not the end of the run
-            answer = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
-            print(f"{request}: {traceback.format_exc()}", file=sys.stderr, flush=True)
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(_answer(json.loads(line), setting, kind, jobs)) + "\n")
         answers.flush()
 
 
-def _answer(
-    request: dict[str, Any], setting: Setting, make: Callable[[Setting, str], Job], jobs: dict[str, Job]
-) -> dict[str, Any]:
+def _answer(request: dict[str, str], setting: Setting, kind: type[Job], jobs: dict[str, Job]) -> dict[str, Any]:
     action, variant = request["do"], request.get("variant", "")
     if action == "memory":
         return memory_now()
     if action == "prepare":
-        start = time.perf_counter()
-        job = make(setting, variant)
-        losses = job.check()
+        began = time.perf_counter()
+        try:
+            job = kind(setting, variant)
+            losses = job.check()
+        except kind.unavailable() as error:
+            return {"unavailable": lacking(error)}
         jobs[variant] = job
-        return {"seconds": time.perf_counter() - start, "losses": losses}
+        return {"seconds": time.perf_counter() - began, "losses": losses}
     if action == "run":
         return {"seconds": jobs[variant].run()}
     if action == "loss":
@@ -126,6 +161,34 @@ def memory_now() -> dict[str, Any]:
 # --- The parent's side ---------------------------------------------------------------------------
 
 
+def start(module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[str]:
+    """A process of one of the benchmarks' modules, with pipes to ask it by.
+
+    Args:
+        module: such as ``benchmarks.workers.torch_worker``.
+        arguments: of its command line.
+        environment: variables beside those of this process.
+        log: where its standard error goes.
+    """
+    with open(log, "ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            text=True,
+        )
+
+
+def last_words(log: Path, since: int) -> str:
+    """The end of what a log has got since it had a size; as only one process computes, a failed one wrote last."""
+    with open(log, "rb") as file:
+        file.seek(max(since, log.stat().st_size - LAST_WORDS))
+        return file.read().decode(errors="replace")
+
+
 class Worker:
     """A live worker process.
 
@@ -137,23 +200,16 @@ class Worker:
     """
 
     def __init__(self, module: str, setting: Setting, environment: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        with open(log, "ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, json.dumps(asdict(setting))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=ROOT,
-                env={**os.environ, **environment},
-                text=True,
-            )
+        self._module, self._log = module, log
+        self._since = log.stat().st_size if log.exists() else 0
+        self._process = start(module, [json.dumps(asdict(setting))], environment, log)
 
     def ask(self, action: str, variant: str = "") -> dict[str, Any]:
         """One question and its answer.
 
         Raises:
-            WorkerError: the worker could not do it, or has ended.
+            Unavailable: the variant cannot be prepared on this machine.
+            WorkerError: the worker has ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -164,10 +220,11 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerError(f"the worker ended with status {self._process.wait()}; see {self._log}")
+            ended = f"{self._module} ended with status {self._process.wait()} when asked to {action} {variant!r}"
+            raise WorkerError(f"{ended}:\n{last_words(self._log, self._since)}")
         answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise WorkerError(answer["error"])
+        if "unavailable" in answer:
+            raise Unavailable(answer["unavailable"])
         return answer
 
     def processor_seconds(self) -> float:

@@ -68,7 +68,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    import llvmlite.binding as llvm  # type: ignore[import-untyped, unused-ignore]
+    import llvmlite.binding as llvm
 
     named = [
         line.partition(":")[2].strip()

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.networks import NETWORKS
 from benchmarks.peak import measure_clock, measure_fma
 from benchmarks.peers import OURS, Peer, environment_of
-from benchmarks.protocol import Setting, Worker, WorkerError, workers
+from benchmarks.protocol import Setting, Unavailable, Worker, workers
 from benchmarks.report import less_favourable, markdown_table, quartiles, spread
 
 __all__ = ["Group", "Plan", "Row", "disagreement", "is_disturbed", "measure", "tables"]
@@ -83,7 +83,11 @@ class Group:
 
 
 def measure(plan: Plan) -> list[Group]:
-    """Measure everything; one line is printed for each setting and set of processes."""
+    """Measure everything; one line is printed for each setting and set of processes.
+
+    Raises:
+        WorkerError: a process failed otherwise than for something that this machine lacks.
+    """
     groups = [Group(setting) for setting in plan.settings()]
     for repeat in range(plan.processes):
         for group in groups:
@@ -105,8 +109,7 @@ def _measure_once(group: Group, plan: Plan, repeat: int) -> None:
             for worker, variant, row in turns[first:] + turns[:first]:
                 _turn(worker, variant, row, group, alive)
         for worker, variant, row in turns:
-            if not row.error:
-                row.last_loss = worker.ask("loss", variant)["loss"]
+            row.last_loss = worker.ask("loss", variant)["loss"]
 
 
 def _started(peer: Peer, group: Group, plan: Plan, alive: list[Worker]) -> list[tuple[Worker, str, Row]]:
@@ -118,10 +121,10 @@ def _started(peer: Peer, group: Group, plan: Plan, alive: list[Worker]) -> list[
         row = group.rows.setdefault(peer.label(variant), Row(peer.label(variant)))
         try:
             prepared = worker.ask("prepare", variant)
-            worker.ask("run", variant)
-        except WorkerError as error:
+        except Unavailable as error:
             row.error = str(error)
             continue
+        worker.ask("run", variant)
         row.prepare_seconds.append(prepared["seconds"])
         row.losses = prepared["losses"]
         ready.append((worker, variant, row))
@@ -131,11 +134,7 @@ def _started(peer: Peer, group: Group, plan: Plan, alive: list[Worker]) -> list[
 def _turn(worker: Worker, variant: str, row: Row, group: Group, alive: Sequence[Worker]) -> None:
     others = [other for other in alive if other is not worker]
     before = sum(other.processor_seconds() for other in others)  # none of them can end meanwhile: all wait for input
-    try:
-        seconds = worker.ask("run", variant)["seconds"]
-    except WorkerError as error:
-        row.error = str(error)
-        return
+    seconds = worker.ask("run", variant)["seconds"]
     group.idle_seconds += sum(other.processor_seconds() for other in others) - before
     group.busy_seconds += seconds
     row.milliseconds.append(seconds / group.setting.steps * 1e3)

@@ -13,35 +13,38 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from benchmarks.protocol import Setting, memory_now
+from benchmarks.protocol import Job, Setting, lacking, memory_now
 from benchmarks.workers import common
 
-JOBS = {"chainrule_worker": "ChainruleJob", "torch_worker": "TorchJob", "keras_worker": "KerasJob"}
 
-
-def main(module_name: str, variant: str, setting: Setting) -> dict[str, float]:
-    """Times in seconds and memory in bytes.
+def main(module_name: str, variant: str, setting: Setting) -> dict[str, Any]:
+    """Times in seconds and memory in bytes, or why this machine cannot prepare the variant.
 
     The data is loaded once before anything is measured, so that reading it and the modules for it count as neither;
     the job's own copy then counts as the framework's.
     """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.threads])
     if importlib.util.find_spec("llvmlite"):
-        import llvmlite.binding  # type: ignore[import-untyped, unused-ignore]  # noqa: F401 - its import is not counted
+        importlib.import_module("llvmlite.binding")  # its import is not counted
     start = time.perf_counter()
     module = importlib.import_module(module_name)
     imported = time.perf_counter() - start
     data = common.load(setting)
-    vars(module)["load"] = lambda _: data
+    vars(common)["load"] = lambda _: data
     _forget_peak()
     before = memory_now()["resident"]
+    kind: type[Job] = module.JOB
     start = time.perf_counter()
-    job = getattr(module, JOBS[module_name.rpartition(".")[2]])(setting, variant)
-    job.first_step()
+    try:
+        job = kind(setting, variant)
+        job.first_steps(1)
+    except kind.unavailable() as error:
+        return {"unavailable": lacking(error)}
     first = time.perf_counter() - start
     start = time.perf_counter()
-    job.first_step()
+    job.first_steps(1)
     second = time.perf_counter() - start
     job.run()
     job.run()

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch  # type: ignore[import-not-found, unused-ignore]
-import torch.nn.functional as F  # type: ignore[import-not-found, unused-ignore]
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.networks import NETWORKS, Network, first_weights
-from benchmarks.protocol import Setting, serve
-from benchmarks.workers.common import CHECK_STEPS, EPSILON, LEARNING_RATE, load
+from benchmarks.protocol import Job, Setting, serve
+from benchmarks.workers import common
+from benchmarks.workers.common import EPSILON, LEARNING_RATE
 
-__all__ = ["TorchJob", "build"]
+__all__ = ["JOB", "TorchJob", "build"]
 
 warnings.filterwarnings("ignore")
 
@@ -73,17 +74,23 @@ def step_of(form: str, adam: str, model: Any) -> Callable[[Any, Any], Any]:
     if form != "compile-step":
         return step
     torch._dynamo.config.compiled_autograd = True  # else the backward pass stays outside; so a process of its own
-    return torch.compile(step)  # type: ignore[no-any-return, unused-ignore]
+    whole: Callable[[Any, Any], Any] = torch.compile(step)
+    return whole
 
 
-class TorchJob:
+class TorchJob(Job):
     """One variant, named ``<form> <adam>`` (see `peers`)."""
+
+    @staticmethod
+    def unavailable() -> tuple[type[Exception], ...]:
+        # What the compiler raises, for one where there is no C++ compiler; looked up late, as that imports it.
+        return (torch._dynamo.exc.TorchDynamoException,)
 
     def __init__(self, setting: Setting, variant: str) -> None:
         form, adam = variant.split()
         torch.set_num_threads(setting.threads)
         network = NETWORKS[setting.network]
-        x, y = load(setting)
+        x, y = common.load(setting)
         self._x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
         self._y = torch.from_numpy(y)
         self._batch = setting.batch
@@ -93,13 +100,8 @@ class TorchJob:
             self._x = self._x.to(memory_format=torch.channels_last)
         self._step = step_of(form, adam, self._model)
 
-    def check(self) -> list[float]:
-        before = self.loss()
-        self._train(torch.arange(CHECK_STEPS * self._batch))
-        return [before, self.loss()]
-
-    def first_step(self) -> None:
-        self._train(torch.arange(self._batch))
+    def first_steps(self, count: int) -> None:
+        self._train(torch.arange(count * self._batch))
 
     def run(self) -> float:
         start = time.perf_counter()
@@ -115,5 +117,7 @@ class TorchJob:
             return float(F.cross_entropy(self._model(self._x[: self._batch]), self._y[: self._batch]))
 
 
+JOB = TorchJob
+
 if __name__ == "__main__":
-    serve(TorchJob)
+    serve(JOB)

@@ -8,6 +8,7 @@ probability rounds to 0 or 1.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -215,7 +216,7 @@ def _reduce(losses: Tensor, reduction: Reduction) -> Tensor:
 LabelKind: TypeAlias = Literal["values", "sparse", "one_hot", "binary"]
 
 
-class Loss:
+class Loss(ABC):
     """A loss with its settings; call it with ``(y_true, y_pred)``, or give it to `compile`.
 
     Subclass it with a `call` that gives one loss for each sample to make your own.
@@ -227,9 +228,9 @@ class Loss:
     labels: ClassVar[LabelKind] = "values"
     name: ClassVar[str] = "loss"
 
+    @abstractmethod
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """One loss for each sample, shape ``(batch,)``."""
-        raise NotImplementedError(f"{type(self).__name__} has no call()")
 
     def __call__(self, y_true: Any, y_pred: Any) -> Tensor:
         return ops.mean(self.call(y_true, y_pred))

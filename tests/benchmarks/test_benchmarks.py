@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
+from benchmarks import fresh
 from benchmarks.networks import NETWORKS, first_weights, images
 from benchmarks.peak import Peak, measure_bandwidth, measure_clock, measure_fma
 from benchmarks.peers import OURS, Peer, choose, environment_of, peers
-from benchmarks.protocol import Setting, Worker, WorkerError, workers
+from benchmarks.protocol import Setting, Unavailable, Worker, WorkerError, workers
 from benchmarks.report import less_favourable, markdown_table, quartiles
 from benchmarks.steps import Group, Plan, Row, disagreement, measure, tables
 
@@ -172,35 +175,92 @@ def test_a_worker_answers_although_libraries_print(echo: Worker) -> None:
     assert echo.processor_seconds() >= 0
 
 
-def test_a_worker_outlives_a_variant_that_cannot_be_made(echo: Worker) -> None:
-    with pytest.raises(WorkerError, match=r"^RuntimeError: no compiler$"):
+def test_a_worker_outlives_a_variant_that_the_machine_lacks_something_for(echo: Worker) -> None:
+    with pytest.raises(Unavailable, match=r"^MissingCompiler: no compiler$"):
         echo.ask("prepare", "impossible")
     assert echo.ask("prepare", "good")
 
 
 def test_a_worker_that_dies_is_named(echo: Worker) -> None:
     echo.ask("prepare", "dies")
-    with pytest.raises(WorkerError, match="status 3"):
+    with pytest.raises(WorkerError, match=f"{ECHO} ended with status 3 when asked to run 'dies'"):
         echo.ask("run", "dies")
 
 
-def test_a_dead_worker_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_other_failure_ends_the_worker_with_its_traceback(echo: Worker) -> None:
+    with pytest.raises(WorkerError, match=r"status 1 .*\n(.*\n)*Traceback(.*\n)*RuntimeError: a mistake in its making"):
+        echo.ask("prepare", "wrong")
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with workers() as alive:
+        alive.append(Worker("tests.benchmarks.no_such_worker", SMALL, {}, tmp_path / "log"))
+        with pytest.raises(WorkerError, match=r"status 1 .*\n.*No module named tests.benchmarks.no_such_worker"):
+            alive[0].ask("prepare")
+
+
+def plan_of(*peers_here: Peer, log: Path) -> Plan:
+    """Two processes of three rounds of four steps each."""
+    return Plan(peers_here, (SMALL.network,), (8,), (1,), 2, 3, 4, "", log)
+
+
+@pytest.fixture
+def no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is not measured."""
     for name in ("measure_fma", "measure_clock"):
         monkeypatch.setattr(f"benchmarks.steps.{name}", lambda threads: 1.0)
-    peers_here = (Peer("echo", ECHO, ("good", "impossible")), Peer("frail", ECHO, ("dies",)))
-    plan = Plan(peers_here, (SMALL.network,), (8,), (1,), 2, 3, 4, "", tmp_path / "log")
-    (group,) = measure(plan)
-    assert group.rows["echo impossible"].error == "RuntimeError: no compiler"
-    assert "status 3" in group.rows["frail dies"].error
-    assert not group.rows["frail dies"].milliseconds
+
+
+@pytest.mark.usefixtures("no_peak")
+def test_what_the_machine_lacks_stops_no_other_row(tmp_path: Path) -> None:
+    (group,) = measure(plan_of(Peer("echo", ECHO, ("impossible", "good")), log=tmp_path / "log"))
+    assert group.rows["echo impossible"].error == "MissingCompiler: no compiler"
+    assert not group.rows["echo impossible"].milliseconds
     assert len(group.rows["echo good"].milliseconds) == 6
+    assert "echo impossible: not measured: MissingCompiler: no compiler" in tables([group])
+    assert "no compiler\nand a second line" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
-def test_every_round_is_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("measure_fma", "measure_clock"):
-        monkeypatch.setattr(f"benchmarks.steps.{name}", lambda threads: 1.0)
-    plan = Plan((Peer("echo", ECHO, ("good", "better")),), (SMALL.network,), (8,), (1,), 2, 3, 4, "", tmp_path / "log")
-    (group,) = measure(plan)
+@pytest.mark.usefixtures("no_peak")
+@pytest.mark.parametrize(
+    ("variant", "reason"),
+    [
+        ("wrong", "RuntimeError: a mistake in its making"),
+        ("fails", "MissingCompiler: too late to lack one"),
+        ("dies", "status 3"),
+    ],
+)
+def test_a_failing_run_ends_the_benchmark(variant: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=reason):
+        measure(plan_of(Peer("echo", ECHO, ("good", variant)), log=tmp_path / "log"))
+
+
+def test_chainrules_own_failure_ends_the_benchmark_with_its_traceback(tmp_path: Path) -> None:
+    arguments = ["steps", "--only", OURS, "--nets", SMALL.network, "--batches", "8", "--threads", "1", "--steps", "4"]
+    rest = ["--processes", "1", "--rounds", "1", "--env", "CHAINRULE_ENGINE=none", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments, *rest], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert "WorkerError: benchmarks.workers.chainrule_worker ended with status 1" in done.stderr
+    assert "ConfigError: " in done.stderr
+    assert not list(tmp_path.glob("*.md"))
+
+
+def test_fresh_processes_tell_what_is_lacking_from_failures(tmp_path: Path) -> None:
+    good, impossible = fresh.measure([Peer("echo", ECHO, ("good", "impossible"))], SMALL, 1, tmp_path / "log")[::2]
+    assert good.values("data_bytes") == [4 * 8 * (28 * 28 * 4 + 8)]
+    assert impossible.error == "MissingCompiler: no compiler"
+    assert not impossible.found
+    table = fresh.startup_table([impossible])
+    assert "echo impossible, cache empty: not measured: MissingCompiler: no compiler" in table
+    with pytest.raises(WorkerError, match=r"echo fails ended with status 1:\n(.*\n)*.*MissingCompiler: too late"):
+        fresh.measure([Peer("echo", ECHO, ("fails",))], SMALL, 1, tmp_path / "log")
+
+
+@pytest.mark.usefixtures("no_peak")
+def test_every_round_is_one_reading(tmp_path: Path) -> None:
+    (group,) = measure(plan_of(Peer("echo", ECHO, ("good", "better")), log=tmp_path / "log"))
     assert group.rows["echo good"].milliseconds == pytest.approx([1.0] * 6)
     assert group.rows["echo better"].last_loss == 0.5
     assert json.loads(json.dumps(group.to_json()))["setting"]["batch"] == 8

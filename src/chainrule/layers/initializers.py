@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -35,12 +36,12 @@ _TRUNCATED_DEVIATION = 0.87962566103423978
 
 
 @dataclass(frozen=True)
-class Initializer:
+class Initializer(ABC):
     """Makes a variable's first value; subclasses say how."""
 
+    @abstractmethod
     def __call__(self, spec: Spec, seed: int, stream: str) -> Array:
         """The value for a spec; equal seeds and stream names give equal bits."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class Layer:
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; take a `training` argument if the layer acts differently in training."""
-        raise NotImplementedError(f"{type(self).__name__} has no call()")
+        raise NotImplementedError(f"layer {self.path!r}: {type(self).__name__} has no call()")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -21,21 +23,17 @@ class _Merge(Layer):
         if not isinstance(input_shape, list) or len(input_shape) < 2:
             raise ShapeError("takes a list of at least two tensors, such as layer([a, b])")
 
-
-class _Elementwise(_Merge):
-    def call(self, inputs: list[Tensor]) -> Tensor:
+    def _joined(self, inputs: list[Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Tensors of one shape, joined from the first one on."""
         first = inputs[0]
         for item in inputs[1:]:
             if item.shape != first.shape:
                 shapes = ", ".join(format_shape(t.shape) for t in inputs)
                 raise ShapeError(f"layer {self.path!r}: joins tensors of one shape, got {shapes}")
-        return reduce(self.join, inputs)
-
-    def join(self, a: Tensor, b: Tensor) -> Tensor:
-        raise NotImplementedError
+        return reduce(join, inputs)
 
 
-class Add(_Elementwise):
+class Add(_Merge):
     """Sum of tensors of one shape.
 
     >>> import chainrule as cr
@@ -43,11 +41,11 @@ class Add(_Elementwise):
     3.0
     """
 
-    def join(self, a: Tensor, b: Tensor) -> Tensor:
-        return a + b
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        return self._joined(inputs, operator.add)
 
 
-class Subtract(_Elementwise):
+class Subtract(_Merge):
     """The first tensor minus the others.
 
     >>> import chainrule as cr
@@ -55,11 +53,11 @@ class Subtract(_Elementwise):
     -1.0
     """
 
-    def join(self, a: Tensor, b: Tensor) -> Tensor:
-        return a - b
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        return self._joined(inputs, operator.sub)
 
 
-class Multiply(_Elementwise):
+class Multiply(_Merge):
     """Elementwise product of tensors of one shape.
 
     >>> import chainrule as cr
@@ -67,8 +65,8 @@ class Multiply(_Elementwise):
     6.0
     """
 
-    def join(self, a: Tensor, b: Tensor) -> Tensor:
-        return a * b
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        return self._joined(inputs, operator.mul)
 
 
 class Concatenate(_Merge):

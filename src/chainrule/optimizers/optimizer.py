@@ -6,7 +6,8 @@ An update is written with ops and runs eagerly or inside a traced step alike.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from chainrule.graph.variable import Variable
 
 __all__ = ["Optimizer", "get_optimizer"]
 
-_CLASSES: dict[str, type[Optimizer]] = {}
+_CLASSES: dict[str, Callable[..., Optimizer]] = {}
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Base class: subclasses write `update` and name their `slots`.
 
     Args:
@@ -75,6 +76,7 @@ class Optimizer:
         """The step counter and every slot made so far."""
         return [self.iterations, *(slot for slots in self._slots.values() for slot in slots.values())]
 
+    @abstractmethod
     def update(self, variable: Variable, gradient: Tensor, slots: dict[str, Variable], rate: Tensor) -> None:
         """Assign the variable and its slots their next values.
 
@@ -84,7 +86,6 @@ class Optimizer:
             slots: its slots by name.
             rate: what `effective_rate` gave, a scalar of the variable's dtype.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no update()")
 
     def effective_rate(self, rate: Tensor, count: Tensor) -> Tensor:
         """The step size of step number `count` (from 1); both are float64 scalars, computed once a step."""
@@ -167,7 +168,7 @@ def get_optimizer(value: Any) -> Optimizer:
     if isinstance(value, type) and issubclass(value, Optimizer):
         value = value.__name__
     if isinstance(value, str) and value.lower() in _CLASSES:
-        return _CLASSES[value.lower()]()  # type: ignore[call-arg]
+        return _CLASSES[value.lower()]()
     if isinstance(value, dict) and str(value.get("class")).lower() in _CLASSES:
         return _CLASSES[value["class"].lower()](**value["config"])
     raise ConfigError(f"unknown optimizer {value!r}; expected one of {', '.join(sorted(_CLASSES))}, or an Optimizer")

@@ -15,24 +15,28 @@ _MXCSR = 0x1F80 | 1 << 15 | 1 << 6
 _FPCR = 1 << 24
 
 
+def _do(f: Function, name: str, *arguments: str) -> None:
+    """Call a function of LLVM's own that gives nothing; each argument is a type and a value."""
+    kinds = ", ".join(argument.partition(" ")[0] for argument in arguments)
+    f.module.declare(name, f"void ({kinds})")
+    f.emit(f"call void @{name}({', '.join(arguments)})")
+
+
 class X86(Platform):
     """x86 with SSE2."""
 
     def emit_pause(self, f: Function) -> None:
-        f.module.declare("llvm.x86.sse2.pause", "void ()")
-        f.emit("call void @llvm.x86.sse2.pause()")
+        _do(f, "llvm.x86.sse2.pause")
 
     def emit_fast_floats(self, f: Function) -> str:
-        f.module.declare("llvm.x86.sse.stmxcsr", "void (ptr)")
-        f.module.declare("llvm.x86.sse.ldmxcsr", "void (ptr)")
         saved, fast = f.scratch(I32, 1, "saved").pointer, f.scratch(I32, 1, "fast").pointer
-        f.emit(f"call void @llvm.x86.sse.stmxcsr(ptr {saved})")
+        _do(f, "llvm.x86.sse.stmxcsr", f"ptr {saved}")
         f.emit(f"store i32 {_MXCSR}, ptr {fast}, align 4")
-        f.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {fast})")
+        _do(f, "llvm.x86.sse.ldmxcsr", f"ptr {fast}")
         return saved
 
     def emit_restore_floats(self, f: Function, saved: str) -> None:
-        f.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {saved})")
+        _do(f, "llvm.x86.sse.ldmxcsr", f"ptr {saved}")
 
     def emit_clock(self, f: Function) -> Value:
         f.module.declare("llvm.readcyclecounter", "i64 ()")
@@ -44,18 +48,16 @@ class Arm64(Platform):
 
     def emit_pause(self, f: Function) -> None:
         # An instruction barrier waits some tens of cycles; the yield hint does nothing on most cores.
-        f.module.declare("llvm.aarch64.isb", "void (i32)")
-        f.emit("call void @llvm.aarch64.isb(i32 15)")
+        _do(f, "llvm.aarch64.isb", "i32 15")
 
     def emit_fast_floats(self, f: Function) -> str:
         f.module.declare("llvm.aarch64.get.fpcr", "i64 ()")
-        f.module.declare("llvm.aarch64.set.fpcr", "void (i64)")
         saved = f.let(I64, "call i64 @llvm.aarch64.get.fpcr()")
-        f.emit(f"call void @llvm.aarch64.set.fpcr(i64 {_FPCR})")
+        _do(f, "llvm.aarch64.set.fpcr", f"i64 {_FPCR}")
         return saved.text
 
     def emit_restore_floats(self, f: Function, saved: str) -> None:
-        f.emit(f"call void @llvm.aarch64.set.fpcr(i64 {saved})")
+        _do(f, "llvm.aarch64.set.fpcr", f"i64 {saved}")
 
     def emit_clock(self, f: Function) -> Value:
         # The virtual timer: the cycle counter traps in user mode.
