@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import struct
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -124,8 +125,8 @@ def baseline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("baseline")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("make", [everything, residual], ids=["everything", "residual"])
-def test_steps_without_fma_and_wide_vectors_agree(make: object, dtype: str) -> None:
-    model = make(dtype)  # type: ignore[operator]
+def test_steps_without_fma_and_wide_vectors_agree(make: Callable[[str], cr.Model], dtype: str) -> None:
+    model = make(dtype)
     model.compile(cr.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = images((9, 9, 3), 11, dtype)
     assert_steps_agree(model, x, y, 7, tolerance=STEPS[dtype])

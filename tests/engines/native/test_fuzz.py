@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from tests.engines.native.fuzz import (
     try_seed,
     variants_of,
 )
+from tests.engines.native.fuzz import __main__ as long_run
 
 pytestmark = pytest.mark.usefixtures("no_cache")
 
@@ -128,3 +131,70 @@ def test_a_wrong_shape_dtype_or_place_of_nan_is_told() -> None:
         assert fuzz.wrong({"v": other}, wanted, "float64", Counter())
     assert not fuzz.wrong({"v": value + 1e-13}, wanted, "float64", Counter())
     assert fuzz.wrong({"v": value + 1e-11}, wanted, "float64", Counter())
+
+
+# --- Failures of the engine, and of the fuzzer -------------------------------------------------------------
+
+
+def broken(*arguments: object, **settings: object) -> None:
+    raise ZeroDivisionError("planted")
+
+
+@pytest.mark.parametrize(("name", "when"), [("Native.__init__", "compiling"), ("Native.run", "running with n = ")])
+def test_whatever_the_engine_raises_is_a_finding(name: str, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"tests.engines.native.fuzz.comparing.{name}", broken)
+    found = disagreement(make_recipe(0), BASE)
+    assert found is not None
+    assert found.startswith(when)
+    assert "ZeroDivisionError: planted" in found
+
+
+@pytest.mark.parametrize("name", ["comparing.Reference.run", "comparing.build", "minimising.make_recipe"])
+def test_a_fault_of_the_fuzzer_is_no_finding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"tests.engines.native.fuzz.{name}", broken)
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        try_seed(0)
+
+
+PLANTED = """
+import os, sys
+from tests.engines.native.fuzz import __main__ as long_run, minimising
+
+def compared(recipe, variant, told=None):
+    if recipe.seed == {fault}: raise ZeroDivisionError("planted")
+    if recipe.seed == {crash}: os.abort()
+    if told is not None: told["results"] += 1
+    return "it differs" if recipe.seed == {finding} else None
+
+minimising.disagreement = compared
+sys.exit(long_run.main(["--work", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("planted", "status", "summary"),
+    [
+        ({}, 0, "3 passed, 6 results"),
+        ({"finding": 4}, 1, "2 passed, 1 failed, 5 results"),
+        ({"crash": 4}, 1, "2 passed, 1 crashed, 2 results"),
+        ({"fault": 4}, 2, "2 passed, 4 results, 1 faults of the fuzzer itself"),
+    ],
+    ids=["sound", "finding", "crash", "fault"],
+)
+def test_the_long_run_tells_faults_from_findings(
+    planted: dict[str, int], status: int, summary: str, tmp_path: Path
+) -> None:
+    code = PLANTED.format(**{"fault": -1, "crash": -1, "finding": -1, **planted})
+    log = tmp_path / "log"
+    arguments = ["--seed", "3", "--count", "3", "--log", str(log)]
+    assert long_run.main(arguments, worker=[sys.executable, "-c", code]) == status
+    *reports, last = log.read_text(encoding="utf-8").splitlines()
+    assert last.startswith(f"seeds from 3: {summary}; ")
+    reason = {"finding": "seed 4, plain: it differs", "crash": "Aborted", "fault": "ZeroDivisionError: planted"}
+    assert all(any(reason[kind] in line for line in reports) for kind in planted)
+    assert any("the fuzzer itself failed" in line for line in reports) == ("fault" in planted)
+
+
+def test_a_worker_that_cannot_begin_ends_the_long_run() -> None:
+    with pytest.raises(RuntimeError, match=r"before its first seed:\nno such word"):
+        long_run.main(["--count", "1"], worker=[sys.executable, "-c", "import sys; sys.exit('no such word')"])

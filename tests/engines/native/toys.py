@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chainrule.engines.native.call import CallBlock, Driver
-from chainrule.engines.native.driver import Binding, Stage, UnitCount, driver_symbols, emit_driver
+from chainrule.engines.native.driver import Binding, Stage, UnitCount, Work, driver_symbols, emit_driver
 from chainrule.engines.native.ir import Buffer, Function, Module, Value
 from chainrule.engines.native.jit import Library, compile_object
 from chainrule.engines.native.platform import Platform, host
@@ -35,7 +35,7 @@ def constant(value: int) -> Value:
 
 
 def emit_toys(rounds: int, target: Platform, *, checked: bool = False, profile: bool = False) -> tuple[Module, Toys]:
-    """A module of three stages: mix each slot, change it in two kernels by way of scratch, sum in order.
+    """A module of three stages: mix each slot, change it in one of two kernels side by side, sum in order.
 
     Table: slots, sum, delta of the step (in its record), weight of the step (where its record points to).
     """
@@ -52,8 +52,8 @@ def emit_toys(rounds: int, target: Platform, *, checked: bool = False, profile: 
         f.store(f.loop(0, rounds, turn, [start])[0], slots, unit)
 
     f.loop(LOW, HIGH, mix)
-    _emit_change(module, "first")
-    _emit_change(module, "second")
+    _emit_change(module, "low", 0)
+    _emit_change(module, "high", 2)
     f = Function(module, "sum", KERNEL)
     slots, total, weight = entry(f, 0, SLOTS), entry(f, 1, 1), f.load(entry(f, 3, 1), 0)
 
@@ -62,30 +62,28 @@ def emit_toys(rounds: int, target: Platform, *, checked: bool = False, profile: 
 
     f.store(f.loop(0, N, add, [f.load(total, 0)])[0], total, 0)
     stages = (
-        Stage(("mix",), UnitCount(1, 0, 1), "mix"),
-        Stage(("first", "second"), UnitCount(1, 0, 4), "change"),
-        Stage(("sum",), UnitCount(0, 1, 1), "sum"),
+        Stage((Work("mix", UnitCount(1, 0, 1), SLOTS),)),
+        Stage((Work("low", UnitCount(1, 0, 4), SLOTS // 4), Work("high", UnitCount(1, 0, 4), SLOTS // 4))),
+        Stage((Work("sum", UnitCount(0, 1, 1), 1),)),
     )
     bindings = [Binding(2, 8, False), Binding(3, 16, True)]
     emit_driver(module, "toys", stages, 4, bindings, target, profile=profile)
     return module, Toys(stages, rounds)
 
 
-def _emit_change(module: Module, name: str) -> None:
-    """Four slots per unit: ``first`` puts something into scratch that ``second`` adds to the slot."""
+def _emit_change(module: Module, name: str, first: int) -> None:
+    """Two of the four slots of each unit, from the `first` on: the slot, six times and one more, by way of scratch."""
     f = Function(module, name, KERNEL)
     slots, scratch = entry(f, 0, SLOTS), Buffer("%scratch", I64, 4, "scratch")
     base = f.mul(LOW, 4)
 
     def change(slot: Value, _: list[Value]) -> None:
         place = f.sub(slot, base)
-        if name == "first":
-            f.store(f.binary("mul", f.load(slots, slot), constant(5)), scratch, place)
-        else:
-            grown = f.binary("add", f.load(slots, slot), f.load(scratch, place))
-            f.store(f.binary("add", grown, constant(1)), slots, slot)
+        f.store(f.binary("mul", f.load(slots, slot), constant(5)), scratch, place)
+        grown = f.binary("add", f.load(slots, slot), f.load(scratch, place))
+        f.store(f.binary("add", grown, constant(1)), slots, slot)
 
-    f.loop(base, f.min(f.mul(HIGH, 4), N), change)
+    f.loop(f.add(base, first), f.min(f.add(base, first + 2), N), change)
 
 
 class Toys:
@@ -154,6 +152,6 @@ def load_tiny(rounds: int = 0) -> Driver:
     odd = f.loop(0, rounds, spend, [constant(1)])[0] if rounds else constant(1)
     place = f.binary("sub", f.binary("and", odd, constant(1)), constant(1))
     f.store(f.binary("fmul", f.load(left, place), f.load(right, 0)), left, place)
-    stages = (Stage(("product",), UnitCount(0, 1, 1), "product"),)
+    stages = (Stage((Work("product", UnitCount(0, 1, 1), 1),)),)
     emit_driver(module, "tiny", stages, 2, [], host())
     return Driver(Library(compile_object(module.text()), driver_symbols("tiny")), "tiny", stages, 2, 0)
