@@ -11,9 +11,9 @@ import pytest
 import chainrule as cr
 from chainrule import ops
 from chainrule.engines import Executable as Reference
-from chainrule.engines.native import nests
 from chainrule.engines.native.executable import Executable as Native
 from chainrule.engines.native.ir import Index
+from chainrule.engines.native.nests.values import Values
 from chainrule.errors import DTypeError, EngineError, ShapeError
 from chainrule.graph import input_spec
 from tests.engines.native.support import StepRun, small_data, small_network
@@ -59,12 +59,12 @@ def test_without_a_profile_there_are_no_times() -> None:
 
 def test_a_stray_access_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checked build names the op whose nest reads one element too far; the plain one is not asked."""
-    plain = nests._Emitter._safe
+    plain = Values._safe
 
     def one_further(self: Any, index: Index, guard: Any) -> Index:
         return self.f.add(plain(self, index, guard), 1)
 
-    monkeypatch.setattr(nests._Emitter, "_safe", one_further)
+    monkeypatch.setattr(Values, "_safe", one_further)
     graph = cr.trace(lambda x: ops.tanh(x) * 2, input_spec((None, 3)), name="f")
     native = Native(graph, batch=2, checked=True)
     with pytest.raises(EngineError, match="multiply: load of input:x: element 6 of 6"):

@@ -219,7 +219,7 @@ def weights_of(spec: ConvolutionRows, **more: Any) -> ConvolutionWeights:
     """The weight gradient of a convolution, g laid out like y."""
     return ConvolutionWeights(
         spec.type, spec.channels, spec.panels, spec.rows, spec.width, spec.kernel, spec.x_row_stride,
-        spec.x_pixel_stride, spec.y_row_stride, spec.y_pixel_stride, spec.stride, spec.dilation, **more,
+        spec.x_pixel_stride, spec.y_row_stride, spec.y_pixel_stride, stride=spec.stride, dilation=spec.dilation, **more,
     )  # fmt: skip
 
 

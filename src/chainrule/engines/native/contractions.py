@@ -7,31 +7,63 @@ depends on the planned batch only, never on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from chainrule.engines.native import convolutions, matrices, sparse
+from chainrule.engines.native import convolution, matrices
+from chainrule.engines.native.convolution import sparse
 from chainrule.engines.native.ir import Buffer, Function, Module, Value
 from chainrule.engines.native.kernels import Context, Part
+from chainrule.engines.native.products.tile import panel_width
+from chainrule.engines.native.request import Request
 from chainrule.engines.native.types import type_of
 from chainrule.graph.lowering import Contraction
 from chainrule.graph.tensor import Node
 from chainrule.plan.expr import Storage
-from chainrule.plan.lower import Names
+from chainrule.plan.maker import KernelMaker
 from chainrule.plan.placed import PlacedContraction, placing_node
 from chainrule.plan.plan import Kernel, Product
 
 __all__ = ["Generator"]
 
-_FAMILIES = {
-    "convolution": convolutions.forward,
-    "convolution_input_gradient": convolutions.input_gradient,
-    "convolution_kernel_gradient": convolutions.kernel_gradient,
-    "matrix_product": matrices.product,
+
+@dataclass(frozen=True)
+class _Family:
+    """Generators for one kind of contraction.
+
+    Attributes:
+        takes: whether they have the problem of a node, given its form.
+        kernels: the kernels of a contraction, in order.
+    """
+
+    takes: Callable[[Node, Mapping[str, Any]], bool]
+    kernels: Callable[[Request], Sequence[Kernel]]
+
+
+@dataclass(frozen=True)
+class _PlacedFamily:
+    """Generators for one kind of contraction behind a max-pool.
+
+    Attributes:
+        gradient: the operand that they read as elements and positions.
+        kernels: the kernels of a contraction, in order.
+    """
+
+    gradient: int
+    kernels: Callable[[Request], Sequence[Kernel]]
+
+
+_DENSE = {
+    "convolution": _Family(convolution.takes, convolution.forward),
+    "convolution_input_gradient": _Family(convolution.takes_input_gradient, convolution.input_gradient),
+    "convolution_kernel_gradient": _Family(convolution.takes, convolution.kernel_gradient),
+    "matrix_product": _Family(matrices.takes, matrices.product),
 }
 
 _SPARSE = {
-    "convolution_input_gradient": sparse.input_gradient,
-    "convolution_kernel_gradient": sparse.kernel_gradient,
+    "convolution_input_gradient": _PlacedFamily(0, sparse.input_gradient),
+    "convolution_kernel_gradient": _PlacedFamily(1, sparse.kernel_gradient),
 }
 
 
@@ -48,40 +80,28 @@ class Generator:
 
     def supports(self, node: Node, contraction: Contraction) -> bool:
         """Whether there is a generator for this contraction."""
-        form = contraction.form([item.spec for item in node.inputs], node.specs, node.attrs)
-        if form is None or contraction.generator not in _FAMILIES:
-            return False
-        if contraction.generator == "matrix_product":
-            return matrices.takes(node, form)
-        return convolutions.takes(contraction.generator, form)
+        form, family = _form(node, contraction), _DENSE.get(contraction.generator)
+        return form is not None and family is not None and family.takes(node, form)
 
     def takes_placed(self, node: Node, contraction: Contraction, placing: Node, position: int) -> bool:
         """Whether there is a generator that reads an operand as the elements and positions of a placement."""
-        form = contraction.form([item.spec for item in node.inputs], node.specs, node.attrs)
-        if form is None or contraction.generator not in _SPARSE:
+        form, family = _form(node, contraction), _SPARSE.get(contraction.generator)
+        if form is None or family is None or position != family.gradient:
             return False
-        assert placing.op.placement is not None
-        window = placing.op.placement.window(placing.attrs)
-        return window is not None and sparse.takes(node, form, placing, window, position, self._module)
+        return sparse.takes(node, form, placing, position, self._module.lanes(type_of(placing.specs[0].dtype)))
 
     def products(
-        self,
-        node: Node,
-        contraction: Contraction,
-        operands: tuple[Storage, ...],
-        result: Storage,
-        batch: int,
-        names: Names,
+        self, node: Node, contraction: Contraction, operands: tuple[Storage, ...], result: Storage, maker: KernelMaker
     ) -> Sequence[Kernel]:
-        """The kernels of a contraction, in order."""
-        form = contraction.form([item.spec for item in node.inputs], node.specs, node.attrs)
+        """What a contraction becomes."""
+        form = _form(node, contraction)
         assert form is not None
+        panel = panel_width(self._module, type_of(result.dtype))
+        name, placing = contraction.generator, None
         if isinstance(contraction, PlacedContraction):
             placing = placing_node(node.inputs[contraction.position])
-            assert placing is not None
-            return _SPARSE[contraction.generator](node, form, placing, operands, result, batch, names)
-        panel = 2 * self._module.lanes(type_of(result.dtype))
-        return _FAMILIES[contraction.generator](node, form, operands, result, batch, names, panel)
+        kernels = _DENSE[name].kernels if placing is None else _SPARSE[name].kernels
+        return kernels(Request(node, form, operands, result, maker, panel, placing))
 
     def scratch_bytes(self, kernel: Kernel) -> int:
         """Private memory that a kernel needs for each thread."""
@@ -92,6 +112,10 @@ class Generator:
     ) -> None:
         """Emit a kernel that `products` made."""
         _part(kernel).emit(context, f, kernel, buffers, batch)
+
+
+def _form(node: Node, contraction: Contraction) -> Mapping[str, Any] | None:
+    return contraction.form([item.spec for item in node.inputs], node.specs, node.attrs)
 
 
 def _part(kernel: Kernel) -> Part:

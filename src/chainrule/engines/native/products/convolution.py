@@ -27,12 +27,11 @@ Order of summation: r, s, c for the convolution; i, j for the gradients, a call 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
 from chainrule.engines.native.products.tile import (
-    PANEL_VECTORS,
     Axis,
     Tile,
     contract,
@@ -40,6 +39,7 @@ from chainrule.engines.native.products.tile import (
     equal_width,
     merged,
     panel_width,
+    vectors,
 )
 from chainrule.engines.native.types import I64, Type
 
@@ -69,8 +69,8 @@ reach 93 and 91 % with g in panels (natural g: 89, 74 %), in one block 55 and 66
 
 
 @dataclass(frozen=True, slots=True)
-class ConvolutionRows:
-    """Rows of a valid convolution of one sample; see the module for the function's signature.
+class _Windows:
+    """The windows of one sample's map, one for each output pixel.
 
     Attributes:
         type: scalar float type.
@@ -79,12 +79,7 @@ class ConvolutionRows:
         rows, width: output rows (the most of one call) and output columns.
         kernel, stride, dilation: (vertical, horizontal).
         x_row_stride, x_pixel_stride: in elements.
-        y_row_stride, y_pixel_stride: in elements.
-        y_panel_stride: from one panel of y to the next; one panel if None.
-        w_row_stride: from one packed row of weights to the next; one panel if None.
-        w_panel_stride: from one panel of weights to the next; packed if None.
         run_time_rows: whether the number of rows is a parameter.
-        clipped: whether the range of filter rows is a parameter.
         tile: register tile; the machine's if None.
         unroll: steps of the innermost loop per turn, at most.
     """
@@ -97,102 +92,84 @@ class ConvolutionRows:
     kernel: Pair
     x_row_stride: int
     x_pixel_stride: int
-    y_row_stride: int
-    y_pixel_stride: int
-    stride: Pair = (1, 1)
-    dilation: Pair = (1, 1)
-    y_panel_stride: int | None = None
-    w_row_stride: int | None = None
-    w_panel_stride: int | None = None
-    run_time_rows: bool = False
-    clipped: bool = False
-    tile: Tile | None = None
-    unroll: int = 1
+    stride: Pair = field(default=(1, 1), kw_only=True)
+    dilation: Pair = field(default=(1, 1), kw_only=True)
+    run_time_rows: bool = field(default=False, kw_only=True)
+    tile: Tile | None = field(default=None, kw_only=True)
+    unroll: int = field(default=1, kw_only=True)
 
     @property
     def taps(self) -> int:
-        """Rows of the packed weights, R*S*C."""
+        """Rows of the weights, R*S*C."""
         return self.kernel[0] * self.kernel[1] * self.channels
 
     def x_size(self) -> int:
         """Elements of x that a call reaches, from its pointer on."""
-        rows = (self.rows - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0]
-        pixels = (self.width - 1) * self.stride[1] + (self.kernel[1] - 1) * self.dilation[1]
-        return rows * self.x_row_stride + pixels * self.x_pixel_stride + self.channels
+        (sy, sx), (dy, dx) = self.stride, self.dilation
+        row, pixel = self.x_row_stride, self.x_pixel_stride
+        counts = (self.rows, self.kernel[0], self.width, self.kernel[1])
+        return _reach(counts, (sy * row, dy * row, sx * pixel, dx * pixel), self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionRows(_Windows):
+    """Rows of a valid convolution of one sample; see the module for the function's signature.
+
+    Attributes:
+        y_row_stride, y_pixel_stride: in elements.
+        y_panel_stride: from one panel of y to the next; one panel if None.
+        w_row_stride: from one packed row of weights to the next; one panel if None.
+        w_panel_stride: from one panel of weights to the next; packed if None.
+        clipped: whether the range of filter rows is a parameter.
+    """
+
+    y_row_stride: int
+    y_pixel_stride: int
+    y_panel_stride: int | None = None
+    w_row_stride: int | None = None
+    w_panel_stride: int | None = None
+    clipped: bool = False
 
     def w_size(self, panel: int) -> int:
         """Elements of w that a call reaches, for panels of so many channels."""
         row = self.w_row_stride or panel
-        return (self.panels - 1) * (self.w_panel_stride or self.taps * row) + (self.taps - 1) * row + panel
+        return _reach((self.panels, self.taps), (self.w_panel_stride or self.taps * row, row), panel)
 
     def y_size(self, panel: int) -> int:
         """Elements of y that a call reaches, for panels of so many channels."""
-        pixels = (self.rows - 1) * self.y_row_stride + (self.width - 1) * self.y_pixel_stride
-        return (self.panels - 1) * (self.y_panel_stride or panel) + pixels + panel
+        strides = (self.y_panel_stride or panel, self.y_row_stride, self.y_pixel_stride)
+        return _reach((self.panels, self.rows, self.width), strides, panel)
 
 
 @dataclass(frozen=True, slots=True)
-class ConvolutionWeights:
+class ConvolutionWeights(_Windows):
     """One sample's contribution to the weight gradient; see the module for the function's signature.
 
     Attributes:
-        type: scalar float type.
-        channels: C, input channels.
-        panels: panels of output channels.
-        rows, width: output rows (the most of one call) and output columns.
-        kernel, stride, dilation: (vertical, horizontal).
-        x_row_stride, x_pixel_stride: in elements.
         g_row_stride, g_pixel_stride: in elements.
         g_panel_stride: from one panel of g to the next; one panel if None.
         dw_row_stride: from one row (r, s, c) of dw to the next; one panel if None.
         dw_panel_stride: from one panel of dw to the next; packed if None.
         block_rows: output rows summed at a time for all taps, so that their x and g stay in the caches; chosen by
             the size of g if None.
-        run_time_rows: whether the number of rows is a parameter.
-        tile: register tile; the machine's if None.
-        unroll: steps of the innermost loop per turn, at most.
     """
 
-    type: Type
-    channels: int
-    panels: int
-    rows: int
-    width: int
-    kernel: Pair
-    x_row_stride: int
-    x_pixel_stride: int
     g_row_stride: int
     g_pixel_stride: int
-    stride: Pair = (1, 1)
-    dilation: Pair = (1, 1)
     g_panel_stride: int | None = None
     dw_row_stride: int | None = None
     dw_panel_stride: int | None = None
     block_rows: int | None = None
-    run_time_rows: bool = False
-    tile: Tile | None = None
-    unroll: int = 1
-
-    @property
-    def taps(self) -> int:
-        """Rows of dw, R*S*C."""
-        return self.kernel[0] * self.kernel[1] * self.channels
-
-    def x_size(self) -> int:
-        """Elements of x that a call reaches, from its pointer on."""
-        rows = (self.rows - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0]
-        pixels = (self.width - 1) * self.stride[1] + (self.kernel[1] - 1) * self.dilation[1]
-        return rows * self.x_row_stride + pixels * self.x_pixel_stride + self.channels
 
     def g_size(self, panel: int) -> int:
         """Elements of g that a call reaches, for panels of so many channels."""
-        pixels = (self.rows - 1) * self.g_row_stride + (self.width - 1) * self.g_pixel_stride
-        return (self.panels - 1) * (self.g_panel_stride or panel) + pixels + panel
+        strides = (self.g_panel_stride or panel, self.g_row_stride, self.g_pixel_stride)
+        return _reach((self.panels, self.rows, self.width), strides, panel)
 
     def dw_size(self, panel: int) -> int:
         """Elements of dw that a call reaches, for panels of so many channels."""
         row = self.dw_row_stride or panel
-        return (self.panels - 1) * (self.dw_panel_stride or self.taps * row) + (self.taps - 1) * row + panel
+        return _reach((self.panels, self.taps), (self.dw_panel_stride or self.taps * row, row), panel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +187,13 @@ class ChannelSums:
 
     def g_size(self, panel: int) -> int:
         """Elements of g that a call reaches, for panels of so many channels."""
-        pixels = (self.rows - 1) * self.g_row_stride + (self.width - 1) * self.g_pixel_stride
-        return (self.panels - 1) * (self.g_panel_stride or panel) + pixels + panel
+        strides = (self.g_panel_stride or panel, self.g_row_stride, self.g_pixel_stride)
+        return _reach((self.panels, self.rows, self.width), strides, panel)
+
+
+def _reach(counts: Sequence[int], strides: Sequence[int], run: int) -> int:
+    """Elements from the first to the last of nested loops under these strides, which read runs of so many."""
+    return sum((count - 1) * stride for count, stride in zip(counts, strides, strict=True)) + run
 
 
 def emit_convolution_rows(module: Module, name: str, spec: ConvolutionRows) -> None:
@@ -242,7 +224,7 @@ def emit_convolution_rows(module: Module, name: str, spec: ConvolutionRows) -> N
         numbers = _panel_numbers(f, low, tile.panels, spec.panels)
         weights = [f.add(skipped, f.mul(n, spec.w_panel_stride or spec.taps * w_row)) for n in numbers]
         outputs = [f.mul(n, spec.y_panel_stride or panel) for n in numbers]
-        columns = _vectors(f, weights, lanes)
+        columns = vectors(f, weights, lanes)
 
         def pixels(places: Sequence[tuple[Index, Index]]) -> None:
             at_x = [
@@ -253,7 +235,7 @@ def emit_convolution_rows(module: Module, name: str, spec: ConvolutionRows) -> N
             sums = contract(f, start, x, at_x, w, columns, axes, spec.unroll, straight)
             for p, (i, j) in enumerate(places):
                 at_y = f.add(f.mul(i, spec.y_row_stride), f.mul(j, spec.y_pixel_stride))
-                for v, output in enumerate(_vectors(f, outputs, lanes)):
+                for v, output in enumerate(vectors(f, outputs, lanes)):
                     f.store(sums[p * len(columns) + v], y, f.add(at_y, output))
 
         _pixel_tiles(f, spec, rows, tile.rows, pixels)
@@ -282,13 +264,13 @@ def emit_convolution_weights(module: Module, name: str, spec: ConvolutionWeights
             numbers = _panel_numbers(f, low, tile.panels, spec.panels)
             inputs = [f.add(at_g, f.mul(n, spec.g_panel_stride or panel)) for n in numbers]
             outputs = [f.mul(n, spec.dw_panel_stride or spec.taps * dw_row) for n in numbers]
-            columns = _vectors(f, inputs, lanes)
+            columns = vectors(f, inputs, lanes)
 
             def taps(low: Index) -> None:
                 # Where the last tile runs over, it repeats the last tap: all its loads precede all its stores.
                 chosen = [_clamped(f, low, i, width, spec.taps) for i in range(width)]
                 reached = [f.add(at_x, offset) for offset in _tap_offsets(f, spec, chosen, width)]
-                places = [f.add(f.mul(tap, dw_row), v) for tap in chosen for v in _vectors(f, outputs, lanes)]
+                places = [f.add(f.mul(tap, dw_row), v) for tap in chosen for v in vectors(f, outputs, lanes)]
                 sums = [f.load(dw, place, lanes) for place in places]
                 sums = contract(f, sums, x, reached, g, columns, axes, spec.unroll)
                 for place, total in zip(places, sums, strict=True):
@@ -318,8 +300,8 @@ def emit_channel_sums(module: Module, name: str, spec: ChannelSums) -> None:
     rows: Index = Value("%rows", I64) if spec.run_time_rows else spec.rows
 
     def one(number: Value, _: list[Value]) -> None:
-        columns = _vectors(f, [f.mul(number, spec.g_panel_stride or panel)], lanes)
-        outputs = _vectors(f, [f.mul(number, panel)], lanes)
+        columns = vectors(f, [f.mul(number, spec.g_panel_stride or panel)], lanes)
+        outputs = vectors(f, [f.mul(number, panel)], lanes)
 
         def row(i: Value, sums: list[Value]) -> list[Value]:
             def pixel(j: Value, sums: list[Value]) -> list[Value]:
@@ -349,11 +331,6 @@ def _rows_tile(module: Module, spec: ConvolutionRows, axes: Sequence[Axis]) -> t
     if not isinstance(run, int) or run > SHORT_RUN:
         return tile, 1
     return spec.tile or Tile(tile.rows - 1, tile.panels), run
-
-
-def _vectors(f: Function, starts: Sequence[Index], lanes: int) -> list[Index]:
-    """The indices of all vectors of the panels that start there."""
-    return [f.add(start, v * lanes) for start in starts for v in range(PANEL_VECTORS)]
 
 
 def _steps(f: Function, count: Index, step: int, body: Callable[[Index], None]) -> None:

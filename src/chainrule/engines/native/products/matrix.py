@@ -33,17 +33,16 @@ Order of summation: l from 0 to k, one term after the other; blocks only say whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
 from chainrule.engines.native.products.tile import (
-    PANEL_VECTORS,
     Axis,
     Tile,
     contract,
     default_tile,
     panel_width,
+    vectors,
 )
 from chainrule.engines.native.types import BOOL, I64, Type
 
@@ -121,9 +120,9 @@ def emit_matrix_product(module: Module, name: str, spec: MatrixProduct) -> None:
         # repetitions store the same sums and nothing is added twice.
         chosen = [f.min(f.add(row, i), last_row) for i in range(tile.rows)]
         numbers = [f.min(f.add(group, i), last_panel) if i else group for i in range(tile.panels)]
-        columns = _vectors(f, [extent((n, b_panel), (low, b_row)) for n in numbers], lanes)
+        columns = vectors(f, [extent((n, b_panel), (low, b_row)) for n in numbers], lanes)
         rows = [extent((i, spec.a_row_stride), (low, spec.a_step)) for i in chosen]
-        outputs = _vectors(f, [f.mul(n, y_panel) for n in numbers], lanes)
+        outputs = vectors(f, [f.mul(n, y_panel) for n in numbers], lanes)
         places = [f.add(f.mul(i, spec.y_row_stride), output) for i in chosen for output in outputs]
         zero = f.constant(0.0, spec.type.of(lanes))
         if not spec.accumulate and spec.block_depth is None:
@@ -170,8 +169,3 @@ def emit_matrix_product(module: Module, name: str, spec: MatrixProduct) -> None:
         row_block(low, f.min(f.add(low, height), m))
 
     f.loop(0, m, some_rows, step=height)
-
-
-def _vectors(f: Function, starts: Sequence[Index], lanes: int) -> list[Index]:
-    """The indices of all vectors of the panels that start there."""
-    return [f.add(start, v * lanes) for start in starts for v in range(PANEL_VECTORS)]

@@ -23,6 +23,7 @@ from chainrule.engines.native.types import Type
 __all__ = [
     "PANEL_VECTORS",
     "Axis",
+    "InPanels",
     "Tile",
     "contract",
     "default_tile",
@@ -30,6 +31,7 @@ __all__ = [
     "merged",
     "multiply_add",
     "panel_width",
+    "vectors",
 ]
 
 PANEL_VECTORS = 2
@@ -66,6 +68,37 @@ class Axis:
     b: int
 
 
+@dataclass(frozen=True, slots=True)
+class InPanels:
+    """Channels or columns in whole panels.
+
+    >>> InPanels(size=20, panel=16).count, InPanels(size=20, panel=16).width
+    (2, 32)
+
+    Attributes:
+        size: how many there are.
+        panel: how many a panel holds.
+    """
+
+    size: int
+    panel: int
+
+    @property
+    def count(self) -> int:
+        """How many panels there are."""
+        return -(-self.size // self.panel)
+
+    @property
+    def whole(self) -> bool:
+        """Whether they fill their panels."""
+        return self.size == self.width
+
+    @property
+    def width(self) -> int:
+        """Channels or columns of all panels, those included that only fill the last one."""
+        return self.count * self.panel
+
+
 def panel_width(module: Module, type: Type) -> int:
     """Channels per panel of a scalar type."""
     return PANEL_VECTORS * module.lanes(type)
@@ -97,6 +130,11 @@ def equal_width(count: int, widest: int) -> int:
     """The width of tiles no wider than `widest` that cover `count` with the least waste in the fewest tiles."""
     tiles = -(-count // widest)
     return -(-count // tiles)
+
+
+def vectors(f: Function, starts: Sequence[Index], lanes: int) -> list[Index]:
+    """The indices of all vectors of the panels that start there."""
+    return [f.add(start, v * lanes) for start in starts for v in range(PANEL_VECTORS)]
 
 
 def multiply_add(f: Function, a: Value, b: Value, c: Value) -> Value:
