@@ -3,7 +3,7 @@
 Each polynomial is the one with the smallest largest error: Remez's exchange algorithm in decimal arithmetic on a fine
 grid, its coefficients then rounded to the format that evaluates them::
 
-    python tools/derive_polynomials.py            the tables, as they stand in math.py
+    python tools/derive_polynomials.py            the tables, as they stand in math/tables.py
     python tools/derive_polynomials.py errors     what each polynomial leaves, as a power of two
 
 The elementary functions below are good to about 50 digits; the tests take their references from here, too.
@@ -132,7 +132,7 @@ class Fit(NamedTuple):
     """What a polynomial approximates.
 
     Attributes:
-        name: its table in math.py.
+        name: its table in math/tables.py.
         form: in which formula it stands.
         bits: the format of its coefficients, 32 or 64.
         target: the function of the polynomial's own variable.
@@ -217,7 +217,7 @@ def _solve(rows: list[list[Decimal]], right: list[Decimal]) -> list[Decimal]:
     return solution
 
 
-# --- What math.py needs ----------------------------------------------------------------------------------
+# --- What math/tables.py needs ----------------------------------------------------------------------------
 
 
 def _one(x: Decimal) -> Decimal:
@@ -244,6 +244,22 @@ def _atanh2(z: Decimal) -> Decimal:
     """``2 atanh(s)/s`` of ``z = s*s``."""
     s = z.sqrt()
     return ((1 + s) / (1 - s)).ln() / s
+
+
+def _atanh(z: Decimal) -> Decimal:
+    return (_atanh2(z) - 2) / z
+
+
+def _atanh_weight(z: Decimal) -> Decimal:
+    return z / _atanh2(z)
+
+
+def _atanh_longer(z: Decimal) -> Decimal:
+    return (_atanh2(z) - 2 - 2 * z / 3) / (z * z)
+
+
+def _atanh_longer_weight(z: Decimal) -> Decimal:
+    return z * z / _atanh2(z)
 
 
 def _tanh(z: Decimal) -> Decimal:
@@ -289,55 +305,29 @@ _HALF_LOG2 = "0.34659"
 _LOG_LOW, _LOG_HIGH = "-0.29290", "0.41422"
 # ((sqrt(2) - 1) / (sqrt(2) + 1))**2
 _ATANH_HIGH = "0.029438"
+_ATANH_LONGER = "log((1 + s)/(1 - s)) = 2*s + 2/3*s*z + s*z*z*p(z), z = s*s"
 # (pi/4)**2, and a little more
 _QUARTER_HIGH = "0.6169"
 _TANH_HIGH = "0.390625"
 
 FITS = (
-    Fit("_EXP", "exp(r) = 1 + r + r*r*p(r)", 32, _exp, _exp_weight, "-" + _HALF_LOG2, _HALF_LOG2, 4),
-    Fit("_EXP", "", 64, _exp, _exp_weight, "-" + _HALF_LOG2, _HALF_LOG2, 9),
-    Fit("_EXP_OF_POWER32", "the same, for float32 results", 64, _exp, _exp_weight, "-" + _HALF_LOG2, _HALF_LOG2, 5),
-    Fit("_LOG", "log(1 + t) = t - t*t/2 + t*t*t*p(t)", 32, _log, _log_weight, _LOG_LOW, _LOG_HIGH, 7),
-    Fit(
-        "_ATANH",
-        "log((1 + s)/(1 - s)) = 2*s + s*z*p(z), z = s*s",
-        64,
-        lambda z: (_atanh2(z) - 2) / z,
-        lambda z: z / _atanh2(z),
-        "0",
-        _ATANH_HIGH,
-        6,
-    ),
-    Fit(
-        "_ATANH_OF_POWER32",
-        "the same, for float32 results",
-        64,
-        lambda z: (_atanh2(z) - 2) / z,
-        lambda z: z / _atanh2(z),
-        "0",
-        _ATANH_HIGH,
-        3,
-    ),
-    Fit(
-        "_ATANH_OF_POWER64",
-        "log((1 + s)/(1 - s)) = 2*s + 2/3*s*z + s*z*z*p(z), z = s*s",
-        64,
-        lambda z: (_atanh2(z) - 2 - 2 * z / 3) / (z * z),
-        lambda z: z * z / _atanh2(z),
-        "0",
-        _ATANH_HIGH,
-        6,
-    ),
-    Fit("_TANH", "tanh(x) = x + x*z*p(z), z = x*x", 32, _tanh, _tanh_weight, "0", _TANH_HIGH, 4),
-    Fit("_TANH", "", 64, _tanh, _tanh_weight, "0", _TANH_HIGH, 10),
-    Fit("_ERF", "erf(x) = x + x*p(z), z = x*x", 32, _erf, _erf_weight, "0", "1", 6),
-    Fit("_ERF", "", 64, _erf, _erf_weight, "0", "1", 11),
-    Fit("_ERFC", "erf(1 + u) = 1 - exp(-p(u))", 32, _erfc, _erfc_weight, "0", "3", 6),
-    Fit("_ERFC", "", 64, _erfc, _erfc_weight, "0", "5", 17),
-    Fit("_SIN", "sin(r) = r + r*z*p(z), z = r*r", 64, _sine, lambda z: z, "0", _QUARTER_HIGH, 5),
-    Fit("_SIN_OF_FLOAT32", "the same, for float32 results", 64, _sine, lambda z: z, "0", _QUARTER_HIGH, 3),
-    Fit("_COS", "cos(r) = 1 - z/2 + z*z*p(z), z = r*r", 64, _cosine, lambda z: z * z, "0", _QUARTER_HIGH, 5),
-    Fit("_COS_OF_FLOAT32", "the same, for float32 results", 64, _cosine, lambda z: z * z, "0", _QUARTER_HIGH, 3),
+    Fit("EXP", "exp(r) = 1 + r + r*r*p(r)", 32, _exp, _exp_weight, "-" + _HALF_LOG2, _HALF_LOG2, 4),
+    Fit("EXP", "", 64, _exp, _exp_weight, "-" + _HALF_LOG2, _HALF_LOG2, 9),
+    Fit("EXP_OF_POWER32", "the same, for float32 results", 64, _exp, _exp_weight, "-" + _HALF_LOG2, _HALF_LOG2, 5),
+    Fit("LOG", "log(1 + t) = t - t*t/2 + t*t*t*p(t)", 32, _log, _log_weight, _LOG_LOW, _LOG_HIGH, 7),
+    Fit("ATANH", "log((1 + s)/(1 - s)) = 2*s + s*z*p(z), z = s*s", 64, _atanh, _atanh_weight, "0", _ATANH_HIGH, 6),
+    Fit("ATANH_OF_POWER32", "the same, for float32 results", 64, _atanh, _atanh_weight, "0", _ATANH_HIGH, 3),
+    Fit("ATANH_OF_POWER64", _ATANH_LONGER, 64, _atanh_longer, _atanh_longer_weight, "0", _ATANH_HIGH, 6),
+    Fit("TANH", "tanh(x) = x + x*z*p(z), z = x*x", 32, _tanh, _tanh_weight, "0", _TANH_HIGH, 4),
+    Fit("TANH", "", 64, _tanh, _tanh_weight, "0", _TANH_HIGH, 10),
+    Fit("ERF", "erf(x) = x + x*p(z), z = x*x", 32, _erf, _erf_weight, "0", "1", 6),
+    Fit("ERF", "", 64, _erf, _erf_weight, "0", "1", 11),
+    Fit("ERFC", "erf(1 + u) = 1 - exp(-p(u))", 32, _erfc, _erfc_weight, "0", "3", 6),
+    Fit("ERFC", "", 64, _erfc, _erfc_weight, "0", "5", 17),
+    Fit("SIN", "sin(r) = r + r*z*p(z), z = r*r", 64, _sine, lambda z: z, "0", _QUARTER_HIGH, 5),
+    Fit("SIN_OF_FLOAT32", "the same, for float32 results", 64, _sine, lambda z: z, "0", _QUARTER_HIGH, 3),
+    Fit("COS", "cos(r) = 1 - z/2 + z*z*p(z), z = r*r", 64, _cosine, lambda z: z * z, "0", _QUARTER_HIGH, 5),
+    Fit("COS_OF_FLOAT32", "the same, for float32 results", 64, _cosine, lambda z: z * z, "0", _QUARTER_HIGH, 3),
 )
 
 
@@ -365,7 +355,7 @@ def split(number: Decimal, widths: Sequence[int]) -> list[float]:
 
 
 def derive() -> dict[str, tuple[float, ...]]:
-    """Every table of math.py by its name; where there are two formats, by name and bits."""
+    """Every table of math/tables.py by its name; where there are two formats, by name and bits."""
     tables: dict[str, tuple[float, ...]] = {}
     names = [fit.name for fit in FITS]
     with localcontext() as context:
@@ -375,12 +365,12 @@ def derive() -> dict[str, tuple[float, ...]]:
             tables[key] = tuple(rounded(c, fit.bits) for c in minimax(fit)[0])
         log2, quarter = Decimal(2).ln(), pi(DIGITS) / 2
         # Times a whole number of 9 (11) bits, the first part is still exact.
-        tables["_LOG2[32]"] = tuple(split(log2, (15, 24)))
-        tables["_LOG2[64]"] = tuple(split(log2, (42, 53)))
+        tables["LOG2[32]"] = tuple(split(log2, (15, 24)))
+        tables["LOG2[64]"] = tuple(split(log2, (42, 53)))
         # Times a whole number of 20 bits, the first three parts are still exact.
-        tables["_QUARTER_TURN"] = tuple(split(quarter, (33, 33, 33, 53)))
+        tables["QUARTER_TURN"] = tuple(split(quarter, (33, 33, 33, 53)))
         # Rounded, and what is left of it.
-        for name, number in (("_QUARTER_TURN_ROUNDED", quarter), ("_TWO_THIRDS", Decimal(2) / 3)):
+        for name, number in (("QUARTER_TURN_ROUNDED", quarter), ("TWO_THIRDS", Decimal(2) / 3)):
             tables[name] = (float(number), float(number - Decimal(float(number))))
     return tables
 
@@ -405,7 +395,7 @@ def main() -> None:
         return
     for name, numbers in derive().items():
         print(f"{name} = {numbers}")
-    print("_TWO_OVER_PI =", tuple(f"0x{word:016X}" for word in two_over_pi(20)))
+    print("TWO_OVER_PI =", tuple(f"0x{word:016X}" for word in two_over_pi(20)))
 
 
 if __name__ == "__main__":

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from chainrule.errors import DTypeError, ShapeError
+from chainrule.errors import DTypeError, EngineError, ShapeError
 from chainrule.graph.dims import Dim, format_shape
 from chainrule.graph.graph import Graph
 from chainrule.graph.op import Array, Spec
 from chainrule.graph.tensor import Tensor, frozen
 
-__all__ = ["Stop", "batch_of", "checked_input"]
+__all__ = ["Stop", "batch_of", "checked_input", "checked_inputs"]
 
 
 class Stop:
@@ -62,6 +62,23 @@ def batch_of(graph: Graph, inputs: Mapping[str, Array]) -> int:
         listed = ", ".join(f"{name}: {size}" for name, size in sizes.items())
         raise ShapeError(f"the inputs of {graph.name} disagree on the batch size ({listed})")
     return next(iter(sizes.values()), 0)
+
+
+def checked_inputs(graph: Graph, given: Sequence[Any]) -> dict[str, Array]:
+    """The run-time inputs by name, each an array of the expected shape and dtype.
+
+    Raises:
+        EngineError: there are more or fewer than the graph takes.
+        ShapeError, DTypeError: naming the input.
+    """
+    if len(given) != len(graph.inputs):
+        raise EngineError(
+            f"{graph.name} takes {len(graph.inputs)} inputs ({', '.join(graph.inputs)}); got {len(given)}"
+        )
+    return {
+        name: checked_input(name, item.spec, value)
+        for (name, item), value in zip(graph.inputs.items(), given, strict=True)
+    }
 
 
 def checked_input(name: str, spec: Spec, given: Any) -> Array:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines.checks import Stop, batch_of, checked_input
-from chainrule.errors import EngineError, ShapeError
+from chainrule.engines.checks import Stop, batch_of, checked_input, checked_inputs
+from chainrule.errors import ShapeError
 from chainrule.graph.dims import bind, bind_shape
 from chainrule.graph.graph import CONSTANT, INPUT, Graph
 from chainrule.graph.op import Array, Spec
@@ -117,18 +117,14 @@ class Executable:
         return values[item.node.id, item.index]
 
     def _load(self, inputs: Sequence[Any], state: Mapping[str, Array]) -> dict[tuple[int, int], Array]:
-        if len(inputs) != len(self.graph.inputs):
-            raise EngineError(
-                f"{self.graph.name} takes {len(self.graph.inputs)} inputs "
-                f"({', '.join(self.graph.inputs)}); got {len(inputs)}"
-            )
+        arrays = checked_inputs(self.graph, inputs)
         values: dict[tuple[int, int], Array] = {}
         for node in self.graph.nodes:
             if node.op is CONSTANT:
                 values[node.id, 0] = node.attrs["value"].array
-        for (name, item), given in zip(self.graph.inputs.items(), inputs, strict=True):
+        for name, item in self.graph.inputs.items():
             assert item.node is not None
-            values[item.node.id, 0] = checked_input(name, item.spec, given)
+            values[item.node.id, 0] = arrays[name]
         for entry in self.graph.state:
             assert entry.before.node is not None
             values[entry.before.node.id, 0] = checked_input(entry.name, entry.before.spec, state[entry.name])

@@ -40,6 +40,8 @@ def one_dtype(*specs: Spec) -> np.dtype[Any]:
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """NumPy's broadcasting, where the symbolic size N goes with N and 1 only."""
+    if shapes and all(shape == shapes[0] for shape in shapes):
+        return tuple(shapes[0])
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
     result: list[Size] = []

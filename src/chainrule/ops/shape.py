@@ -383,11 +383,15 @@ def _concat_element(k: Any, point: Any, *parts: Any, axis: int) -> Any:
         place[axis] = point[axis] - k.size(start)
         return part[tuple(place)]
 
-    value = read(parts[-1], starts[-1])
-    for part, start, end in reversed(list(zip(parts[:-1], starts[:-1], starts[1:], strict=True))):
-        within = point[axis] < k.size(end)
-        value = k.guard(within, read(part, start), k.guard(~within, value, 0))
-    return value
+    def among(low: int, high: int) -> Any:
+        """The element, in a part from `low` to before `high`; the boundary in the middle says in which half."""
+        if high - low == 1:
+            return read(parts[low], starts[low])
+        middle = (low + high) // 2
+        before = point[axis] < k.size(starts[middle])
+        return k.guard(before, among(low, middle), k.guard(~before, among(middle, high), 0))
+
+    return among(0, len(parts))
 
 
 def _slice_element(k: Any, point: Any, x: Any, *, bounds: Bounds) -> Any:

@@ -40,6 +40,8 @@ class RowMap:
 def with_epilogues(kernels: Sequence[Kernel], kept: Collection[Storage]) -> list[Kernel]:
     """Join each contraction with the nest that alone reads its result, where rows go with rows.
 
+    A nest that reads several contractions, such as the sum of two branches, joins the first of them.
+
     Args:
         kernels: nests not yet simplified.
         kept: results that must lie in memory.
@@ -54,7 +56,7 @@ def with_epilogues(kernels: Sequence[Kernel], kept: Collection[Storage]) -> list
         rows = getattr(kernel.body.part, "row_map", None) if isinstance(kernel.body, Product) else None
         result = kernel.writes[0]
         after = readers.get(result, [])
-        if rows is None or result in kept or len(after) != 1 or after[0].name in gone:
+        if rows is None or result in kept or len(after) != 1 or after[0].name in joined:
             continue
         made = _joined(kernel, after[0], rows)
         if made is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from chainrule.graph.dims import Size, bind_size, size_of
 from chainrule.graph.graph import CONSTANT, INPUT, Graph
@@ -15,8 +16,12 @@ from chainrule.plan.rebuild import work
 
 __all__ = ["Fusion", "Group", "fused", "origin"]
 
-DEEPEST = 40
-"""Longer chains of inlined ops are cut, so that expressions stay of a readable size."""
+LARGEST = 40
+"""No stored value is made of more inlined results than about so many: code and compile time stay in proportion."""
+
+
+_Piece: TypeAlias = "tuple[int, tuple[tuple[int, int], ...]]"
+"""A node, and the way to it: operands, by reader and position, that are read at another place than the reader's own."""
 
 
 @dataclass(eq=False)
@@ -87,13 +92,13 @@ def _stored(graph: Graph, lowering: dict[int, Lowering], batch: int, fuse: bool)
     results = {source.id for item in graph.results() if (source := origin(item, lowering).node) is not None}
     stored: set[int] = set()
     costly: dict[int, bool] = {}
-    depth: dict[int, int] = {}
+    pieces: dict[int, frozenset[_Piece]] = {}
     for node in work(graph):
         how = lowering[node.id]
         if isinstance(how, View):
             continue
         inner = [source.id for item in operands(node, how) if (source := origin(item, lowering).node) is not None]
-        depth[node.id] = 1 + max((depth.get(i, 0) for i in inner if i not in stored), default=0)
+        pieces[node.id] = _pieces(node, lowering, pieces, stored)
         costly[node.id] = not getattr(how, "cheap", False) or any(
             costly.get(i, False) for i in inner if i not in stored
         )
@@ -101,11 +106,30 @@ def _stored(graph: Graph, lowering: dict[int, Lowering], batch: int, fuse: bool)
             not fuse
             or not isinstance(how, Elementwise | Indexed)
             or node.id in results
-            or depth[node.id] >= DEEPEST
+            or len(pieces[node.id]) >= LARGEST
             or _needed_in_memory(node, users.get(node.id, []), lowering, costly[node.id], batch)
         ):
             stored.add(node.id)
     return stored
+
+
+def _pieces(
+    node: Node, lowering: dict[int, Lowering], pieces: dict[int, frozenset[_Piece]], stored: set[int]
+) -> frozenset[_Piece]:
+    """What must be computed for one element of a node: it, and what it inlines, once for each place where it is read.
+
+    An elementwise op reads its operands at its own place.  Any other reads each operand at a place of its own, so what
+    two of them read is computed twice, and a chain that reads a value at two places doubles at every link.
+    """
+    found: set[_Piece] = {(node.id, ())}
+    elementwise = isinstance(lowering[node.id], Elementwise)
+    for position, item in enumerate(operands(node, lowering[node.id])):
+        source = origin(item, lowering).node
+        assert source is not None
+        if source.id in pieces and source.id not in stored:
+            place = () if elementwise and item.shape == node.specs[0].shape else ((node.id, position),)
+            found.update((inner, (*route, *place)) for inner, route in pieces[source.id])
+    return frozenset(found)
 
 
 def _needed_in_memory(node: Node, users: list[Node], lowering: dict[int, Lowering], costly: bool, batch: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from chainrule.graph.dims import Dim, Size, bind_size
 from chainrule.plan.expr import Expr, Storage, Variable, substitute, walk
 
-__all__ = ["Nest", "Store", "axis_size", "merged", "split", "work_of"]
+__all__ = ["Nest", "Store", "axis_size", "merged", "replaced", "split", "work_of"]
 
 WORK_PER_UNIT = 1 << 15
 """About how many scalar operations make one unit of work: some ten microseconds."""
@@ -92,10 +92,11 @@ def _joined(nest: Nest, position: int) -> Nest | None:
     variable = rules.variable("i", axis_size(outer) * inner.extent)
     axes = (*nest.axes[:position], variable.args[0].attr, *nest.axes[position + 2 :])
     zero = rules.constant(0, "int64")
-    return replace(nest, axes=axes, stores=_replaced(nest.stores, {outer: zero, inner: variable}))
+    return replace(nest, axes=axes, stores=replaced(nest.stores, {outer: zero, inner: variable}))
 
 
-def _replaced(stores: Sequence[Store], variables: dict[Variable, Expr]) -> tuple[Store, ...]:
+def replaced(stores: Sequence[Store], variables: dict[Variable, Expr]) -> tuple[Store, ...]:
+    """The stores with loop variables replaced by other indices."""
     known: dict[Expr, Expr] = {}
     atoms = {
         node: variables[node.attr]

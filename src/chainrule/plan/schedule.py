@@ -66,27 +66,29 @@ def in_place(kernels: Sequence[Kernel], updates: Mapping[Storage, Storage]) -> d
         that it is about to overwrite, and nobody else needs the old value after it.
     """
     chosen: dict[Storage, Storage] = {}
+    waits = dependences(kernels, {})
     writer = {storage: kernel for kernel in kernels for storage in kernel.writes}
     for new, old in updates.items():
         kernel = writer.get(new)
         if kernel is None or not isinstance(kernel.body, Nest) or not _same_place(kernel.body, new, old):
             continue
-        if not _circular(dependences(kernels, {**chosen, new: old})):
+        # The kernel must come after all who read the old value, so none of them may wait for it.
+        readers = {other.name for other in kernels if old in other.reads} - {kernel.name}
+        if kernel.name not in _awaited(readers, waits):
             chosen[new] = old
+            waits[kernel.name] |= readers
     return chosen
 
 
-def _circular(waits: Mapping[str, set[str]]) -> bool:
-    done: set[str] = set()
-    pending = dict(waits)
+def _awaited(kernels: Iterable[str], waits: Mapping[str, set[str]]) -> set[str]:
+    """What the kernels wait for, directly or through others."""
+    found: set[str] = set()
+    pending = list(kernels)
     while pending:
-        ready = [name for name, before in pending.items() if before <= done]
-        if not ready:
-            return True
-        for name in ready:
-            done.add(name)
-            del pending[name]
-    return False
+        for name in waits[pending.pop()] - found:
+            found.add(name)
+            pending.append(name)
+    return found
 
 
 def _same_place(nest: Nest, new: Storage, old: Storage) -> bool:

@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines.native.driver import CLOSED, IDLE_CLAIM, LARGEST_SEQUENCE, LINE, Field, Stage, rounded
+from chainrule.engines.native.driver import (
+    CLOSED,
+    IDLE_CLAIM,
+    LARGEST_SEQUENCE,
+    LINE,
+    Field,
+    Stage,
+    profile_row,
+    profile_start,
+    rounded,
+)
 from chainrule.engines.native.jit import Library
 from chainrule.engines.native.platform import host
 from chainrule.errors import EngineError
@@ -220,9 +230,8 @@ class CallBlock:
     def _kernel_ticks(self) -> Array:
         """Time in kernels ``(threads, kernels)``."""
         stages = self.driver.stages
-        kernels = sum(len(stage.kernels) for stage in stages)
-        start, row = rounded(8 * len(stages)) // 8, rounded(8 * kernels) // 8
-        return self._profile.view(np.int64)[start:].reshape(-1, row)
+        rows = self._profile[profile_start(stages) :]
+        return rows.view(np.int64).reshape(-1, profile_row(stages) // 8)
 
     def _reserve(self, threads: int) -> None:
         """Have private memory for so many threads; it is kept."""
@@ -232,8 +241,7 @@ class CallBlock:
             self._set(Field.PRIVATE, self._private.ctypes.data)
             self._set(Field.PRIVATE_BYTES, each)
         if self.driver.profile:
-            kernels = sum(len(stage.kernels) for stage in self.driver.stages)
-            size = rounded(8 * len(self.driver.stages)) + threads * rounded(8 * kernels)
+            size = profile_start(self.driver.stages) + threads * profile_row(self.driver.stages)
             if len(self._profile) < size:
                 former, self._profile = self._profile, _aligned(size)
                 self._profile[: len(former)] = former

@@ -1,11 +1,9 @@
-"""From a plan to one module of LLVM IR: a function for each kernel, stages, and the driver."""
+"""From a plan to one module of LLVM IR: a function for each kernel, and the driver."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from chainrule.engines.native.contractions import Generator
-from chainrule.engines.native.driver import Binding, Stage, UnitCount, emit_driver
+from chainrule.engines.native.driver import Binding, Stage, UnitCount, Work, emit_driver
 from chainrule.engines.native.ir import Function, Index, Module, Value
 from chainrule.engines.native.jit import Target, has_fma
 from chainrule.engines.native.kernels import PARAMETERS, Context, lanes_of
@@ -60,7 +58,7 @@ def emit_plan(
     for kernel in plan.kernels:
         _emit_kernel(context, generator, kernel)
     stages = [
-        _emit_stage(context, stage.kernels, number) for number, stage in enumerate(plan.stages) if stage.kernels
+        Stage(tuple(_work(plan, kernel) for kernel in stage.kernels)) for stage in plan.stages if stage.kernels
     ] or [_emit_idle(context)]
     bindings = [
         Binding(number, place.offset, place.pointer)
@@ -125,48 +123,13 @@ def _emit_kernel(context: Context, generator: Generator, kernel: Kernel) -> None
         generator.emit(context, f, kernel, buffers, batch)
 
 
-def _emit_stage(context: Context, kernels: Sequence[Kernel], number: int) -> Stage:
-    if len(kernels) == 1:
-        (kernel,) = kernels
-        scale, offset = (
-            (kernel.extent.scale, kernel.extent.offset) if isinstance(kernel.extent, Dim) else (0, kernel.extent)
-        )
-        return Stage((kernel.name,), UnitCount(scale, offset, kernel.chunk), kernel.name)
-    return _emit_side_by_side(context, kernels, number)
-
-
-def _emit_side_by_side(context: Context, kernels: Sequence[Kernel], number: int) -> Stage:
-    """One function for several kernels: its units are theirs, one kernel after the other.
-
-    It counts the units of the planned batch; those beyond a smaller one find nothing to do.
-    """
-    name = f"stage_{number}"
-    f = Function(context.module, name, PARAMETERS, internal=True)
-    first = 0
-    for kernel in kernels:
-        count = kernel.units(context.plan.batch)
-        at_least = f.let(I64, f"icmp sge i64 %low, {first}").text
-        present = f.index(f.add(_present_units(f, kernel), first)).text
-        below = f.let(I64, f"icmp slt i64 %low, {present}").text
-        mine = f.let(I64, f"and i1 {at_least}, {below}").text
-        inside, after = f.fresh_label("run"), f.fresh_label("next")
-        f.emit(f"br i1 {mine}, label %{inside}, label %{after}")
-        f.label(inside)
-        low, high = (f.let(I64, f"sub i64 %{end}, {first}").text for end in ("low", "high"))
-        f.call_void(kernel.name, f"ptr %table, i64 %n, i64 {low}, i64 {high}, ptr %scratch")
-        f.emit(f"br label %{after}")
-        f.label(after)
-        first += count
-    return Stage((name,), UnitCount(0, first, 1), ", ".join(kernel.name for kernel in kernels))
-
-
-def _present_units(f: Function, kernel: Kernel) -> Index:
-    """How many units a kernel has for the run-time batch size."""
-    size = size_value(f, kernel.extent, Value("%n", I64))
-    return f.div(f.max(f.add(size, kernel.chunk - 1), 0), kernel.chunk)
+def _work(plan: Plan, kernel: Kernel) -> Work:
+    extent = kernel.extent
+    scale, offset = (extent.scale, extent.offset) if isinstance(extent, Dim) else (0, extent)
+    return Work(kernel.name, UnitCount(scale, offset, kernel.chunk), kernel.units(plan.batch))
 
 
 def _emit_idle(context: Context) -> Stage:
     """A stage for a graph that computes nothing."""
     Function(context.module, "nothing", PARAMETERS, internal=True)
-    return Stage(("nothing",), UnitCount(0, 1, 1), "nothing")
+    return Stage((Work("nothing", UnitCount(0, 1, 1), 1),))

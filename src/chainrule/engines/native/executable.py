@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines.checks import Stop, batch_of, checked_input
+from chainrule.engines.checks import Stop, batch_of, checked_input, checked_inputs
 from chainrule.engines.native import threads as pool
 from chainrule.engines.native.cache import cache_key, open_cache
 from chainrule.engines.native.call import CallBlock, Driver
@@ -217,15 +217,7 @@ class Executable:
             return self.graph.structure(self._outputs(ready, batch))
 
     def run(self, inputs: Sequence[Any], state: Mapping[str, Array]) -> tuple[Any, dict[str, Array]]:
-        """Run once on explicit state.
-
-        Args:
-            inputs: one array per run-time input.
-            state: the value of every variable by name.
-
-        Returns:
-            What the traced function returned, and every variable's new value.
-        """
+        """Run once on explicit state: every variable's value by name; gives the results and the new state."""
         with self._lock:
             arrays, batch = self._load(inputs)
             ready = self._ready(batch)
@@ -326,15 +318,7 @@ class Executable:
         return self._compiled
 
     def _load(self, inputs: Sequence[Any]) -> tuple[dict[str, Array], int]:
-        if len(inputs) != len(self.graph.inputs):
-            raise EngineError(
-                f"{self.graph.name} takes {len(self.graph.inputs)} inputs "
-                f"({', '.join(self.graph.inputs)}); got {len(inputs)}"
-            )
-        arrays = {
-            name: np.asarray(checked_input(name, item.spec, given), order="C")
-            for (name, item), given in zip(self.graph.inputs.items(), inputs, strict=True)
-        }
+        arrays = {name: np.asarray(a, order="C") for name, a in checked_inputs(self.graph, inputs).items()}
         batch = batch_of(self.graph, arrays)
         self._refuse_negative_sizes(batch)
         return arrays, batch

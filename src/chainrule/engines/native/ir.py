@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from chainrule.engines.native.types import BOOL, F32, I64, Type
@@ -222,9 +222,9 @@ class Function:
             a, b = b, a
         assert isinstance(a, Value)
         if isinstance(b, int):
-            return replace(a, plus=a.plus + b) if b else a
+            return Value(a.text, a.type, a.plus + b) if b else a
         total = self.let(I64, f"add nsw i64 {a.text}, {b.text}")
-        return replace(total, plus=a.plus + b.plus)
+        return Value(total.text, total.type, a.plus + b.plus)
 
     def mul(self, a: Index, b: Index) -> Index:
         """``a * b`` of indices."""
@@ -237,7 +237,7 @@ class Function:
             if b in (0, 1):
                 return a if b else 0
             product = self.let(I64, f"mul nsw i64 {a.text}, {b}")
-            return replace(product, plus=a.plus * b)
+            return Value(product.text, product.type, a.plus * b)
         return self.let(I64, f"mul nsw i64 {self.index(a).text}, {self.index(b).text}")
 
     def sub(self, a: Index, b: Index) -> Index:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from chainrule.engines.native.driver import Stage, UnitCount
+from chainrule.engines.native.driver import Stage, UnitCount, Work
 
 __all__ = ["Place", "Program"]
 
@@ -87,7 +87,8 @@ class Program:
         fields = dict(data)
         fields["table"] = tuple(Place(**place) for place in data["table"])
         fields["stages"] = tuple(
-            Stage(tuple(stage["kernels"]), UnitCount(**stage["units"]), stage["name"]) for stage in data["stages"]
+            Stage(tuple(Work(one["kernel"], UnitCount(**one["units"]), one["most"]) for one in stage["work"]))
+            for stage in data["stages"]
         )
         fields["constants"] = tuple((dtype, tuple(shape), text) for dtype, shape, text in data["constants"])
         fields["outputs"] = tuple(data["outputs"])

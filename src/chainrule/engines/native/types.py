@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -51,7 +51,7 @@ class Type:
 
     def of(self, lanes: int) -> Type:
         """The same element, `lanes` times."""
-        return replace(self, lanes=lanes)
+        return self if lanes == self.lanes else Type(self.kind, self.bits, lanes)
 
     @property
     def suffix(self) -> str:

@@ -1,60 +1,23 @@
-"""Loop nests as machine code: hoisted by loop level, vectorised along the last axis, with a scalar tail."""
+"""Expressions as values in registers: each is computed once, as far out as it is fixed and its guards allow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from chainrule.engines.native import math
 from chainrule.engines.native.ir import Buffer, Function, Index, Value
-from chainrule.engines.native.types import I64, Type, type_of
-from chainrule.errors import EngineError
-from chainrule.graph.dims import Dim, Size
+from chainrule.engines.native.nests.scalars import emit_operation
+from chainrule.engines.native.nests.sizes import size_value
+from chainrule.engines.native.types import I64, type_of
 from chainrule.plan.expr import Expr, Storage, Variable, free_variables, walk
-from chainrule.plan.nest import Nest, axis_size
+from chainrule.plan.nest import Nest
 
-__all__ = ["emit_nest", "size_value"]
+__all__ = ["Values"]
 
 _LEAVES = frozenset({"constant", "variable", "batch", "held"})
-_ARITHMETIC = {"add": "add", "subtract": "sub", "multiply": "mul"}
-_FLOAT_RELATION = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
-_INT_RELATION = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
-
-
-def size_value(f: Function, size: Size, batch: Value) -> Index:
-    """A size as an index: a number, or computed from the run-time batch size."""
-    return f.add(f.mul(batch, size.scale), size.offset) if isinstance(size, Dim) else size
-
-
-def emit_nest(
-    f: Function,
-    nest: Nest,
-    buffers: Mapping[Storage, Buffer],
-    batch: Value,
-    low: Index,
-    high: Index,
-    lanes: int,
-    bound: Sequence[Value] = (),
-) -> None:
-    """Emit the part ``[low, high)`` of the nest's first axis.
-
-    Args:
-        f: the function under construction.
-        nest: what to compute.
-        buffers: where each storage lies.
-        batch: the run-time batch size.
-        low, high: the range of the first axis (ignored by a nest without axes, or whose first axes are bound).
-        lanes: how many elements a vector register holds.
-        bound: values of the first axes, which are then not looped over.
-    """
-    _Emitter(f, nest, buffers, batch, lanes).run(low, high, bound)
-
-
-FOLDED_REGISTERS = 4
-"""Registers that one fold accumulates in, if the axis is long enough."""
 
 _Key: TypeAlias = "tuple[Expr, int, Expr | None]"
 """An expression, in how many lanes, and under which guard."""
@@ -62,13 +25,28 @@ _Fold: TypeAlias = "tuple[int, int, Expr | None]"
 """The number of a fold, in how many lanes, and under which guard."""
 
 
-class _Emitter:
-    def __init__(self, f: Function, nest: Nest, buffers: Mapping[Storage, Buffer], batch: Value, lanes: int) -> None:
-        self.f, self.nest, self.buffers, self.batch = f, nest, buffers, batch
+class Values:
+    """Emits the expressions of a nest and remembers what has been computed, loop by loop.
+
+    Args:
+        f: the function under construction.
+        nest: whose expressions they are.
+        buffers: where each storage lies.
+        batch: the run-time batch size.
+
+    Attributes:
+        free: the loop variables that each expression depends on.
+        vector: the loop variable of which a vector holds several turns, if there is one.
+        lanes: how many turns that are.
+    """
+
+    def __init__(self, f: Function, nest: Nest, buffers: Mapping[Storage, Buffer], batch: Value) -> None:
+        self.f, self.buffers, self.batch = f, buffers, batch
         self.roots = nest.roots()
-        self._free: dict[Expr, frozenset[Any]] = {}
+        self._rules = nest.stores[0].value.rules
+        self.free: dict[Expr, frozenset[Any]] = {}
         for root in self.roots:
-            free_variables(root, self._free)
+            free_variables(root, self.free)
         self._loads: dict[Expr, bool] = {}
         self._guarded = self._find_guarded()
         self._depth: dict[Any, int] = {}
@@ -78,120 +56,21 @@ class _Emitter:
         self._weaker: dict[Expr, Expr | None] = {}
         self.vector: Variable | None = None
         self.lanes = 1
-        self._wanted = lanes
 
-    # -- the loops ------------------------------------------------------------------------------------------
-
-    def run(self, low: Index, high: Index, bound: Sequence[Value]) -> None:
-        with ExitStack() as outer:
-            for axis, value in zip(self.nest.axes, bound, strict=False):
-                outer.enter_context(self._bound(axis, value))
-            self._prepare(self.roots)
-            position = len(bound)
-            if position == len(self.nest.axes):
-                self._stores()
-            elif position:
-                self._axis(position, 0, size_value(self.f, axis_size(self.nest.axes[position]), self.batch))
-            else:
-                self._axis(0, low, high)
-
-    def _axis(self, position: int, low: Index, high: Index) -> None:
-        axis = self.nest.axes[position]
-        if position < len(self.nest.axes) - 1:
-
-            def turn(i: Value, _: list[Value]) -> None:
-                with self._bound(axis, i):
-                    self._prepare(self.roots)
-                    self._axis(position + 1, 0, size_value(self.f, axis_size(self.nest.axes[position + 1]), self.batch))
-
-            self.f.loop(low, high, turn)
-            return
-        lanes = self._usable_lanes(axis, low, high)
-        middle: Index = low
-        if lanes > 1:
-            count = self.f.sub(high, low)
-            whole = count // lanes * lanes if isinstance(count, int) else self._down(count, lanes)
-            middle = self.f.add(low, whole)
-            self._last(axis, low, middle, lanes)
-        if not self._fits(axis, position, lanes) and not (
-            isinstance(middle, int) and isinstance(high, int) and middle >= high
-        ):
-            self._last(axis, middle, high, 1)
-
-    def _fits(self, axis: Variable, position: int, lanes: int) -> bool:
-        """Whether every range of the axis is a whole number of vectors."""
-        if lanes == 1:
-            return False
-        extent = axis_size(axis)
-        sizes = [extent.scale, extent.offset] if isinstance(extent, Dim) else [extent]
-        return all(size % lanes == 0 for size in sizes) and (position > 0 or self.nest.chunk % lanes == 0)
-
-    def _down(self, count: Value, lanes: int) -> Value:
-        return self.f.let(I64, f"and i64 {self.f.index(count).text}, {-lanes}")
-
-    def _usable_lanes(self, axis: Variable, low: Index, high: Index) -> int:
-        if self._mostly_scattered(axis) or self._folds_differ(axis):
-            return 1
-        lanes = self._wanted
-        if any(node.op == "fold" for node in walk(*self.roots)):
-            # Several registers at once: a fold waits for its own last turn, several go on side by side.
-            lanes *= FOLDED_REGISTERS
-            extent = axis_size(axis)
-            while lanes > self._wanted and (not isinstance(extent, int) or extent % lanes):
-                lanes //= 2
-        if isinstance(low, int) and isinstance(high, int):
-            while lanes > 1 and high - low < lanes:
-                lanes //= 2
-        return lanes
-
-    def _folds_differ(self, axis: Variable) -> bool:
-        """Whether the length of some fold depends on the axis, so that lanes would leave it at different times."""
-        return any(
-            axis in self._free[length]
-            for node in walk(*self.roots)
-            if node.op == "fold"
-            for length in node.args[2 * node.attr[3] :]
-        )
-
-    def _mostly_scattered(self, axis: Variable) -> bool:
-        """Whether lanes would mostly be loaded and stored one by one, so that vectors gain nothing."""
-        self.vector, self.lanes = axis, self._wanted
-        places = [node.args[0] for node in walk(*self.roots) if node.op == "load"]
-        steps = [self._step(place) for place in (*places, *(store.index for store in self.nest.stores))]
-        self.vector, self.lanes = None, 1
-        return 2 * sum(step not in (0, 1) for step in steps) > sum(step != 0 for step in steps)
-
-    def _last(self, axis: Variable, low: Index, high: Index, lanes: int) -> None:
-        def turn(i: Value, _: list[Value]) -> None:
-            with self._bound(axis, i):
-                self._stores()
-
-        self.vector, self.lanes = (axis, lanes) if lanes > 1 else (None, 1)
-        self.f.loop(low, high, turn, step=lanes)
-        self.vector, self.lanes = None, 1
-
-    def _stores(self) -> None:
-        lanes = self.lanes
-        values = [self.value(store.value, lanes, None) for store in self.nest.stores]
-        for store, value in zip(self.nest.stores, values, strict=True):
-            buffer = self.buffers[store.storage]
-            step = self._step(store.index) if lanes > 1 else 1
-            base = self.value(store.index, 1, None)
-            if step == 1 or lanes == 1:
-                self.f.store(value, buffer, base)
-            elif step is not None:
-                for lane in range(lanes):
-                    self.f.store(self.f.extract(value, lane), buffer, self.f.add(base, lane * step))
-            else:
-                places = self.value(store.index, lanes, None)
-                for lane in range(lanes):
-                    self.f.store(self.f.extract(value, lane), buffer, self.f.extract(places, lane))
+    # -- loops around them ----------------------------------------------------------------------------------
 
     @contextmanager
-    def _bound(self, variable: Variable, value: Value) -> Iterator[None]:
+    def vectorised(self, axis: Variable, lanes: int) -> Iterator[None]:
+        """A loop over an axis, so many turns at once."""
+        self.vector, self.lanes = axis, lanes
+        yield
+        self.vector, self.lanes = None, 1
+
+    @contextmanager
+    def bound(self, variable: Variable, value: Value) -> Iterator[None]:
         """A loop variable and a scope of values that live inside its loop."""
         self._depth[variable] = len(self._depth) + 1
-        atom = self.nest.stores[0].value.rules.make("variable", (), np.dtype("int64"), variable)
+        atom = self._rules.make("variable", (), np.dtype("int64"), variable)
         self._scopes.append({(atom, 1, None): value})
         self._folded.append({})
         yield
@@ -199,7 +78,7 @@ class _Emitter:
         self._folded.pop()
         del self._depth[variable]
 
-    def _prepare(self, roots: Sequence[Expr]) -> None:
+    def prepare(self, roots: Sequence[Expr]) -> None:
         """Compute everything that is fixed from here on inwards, so that inner loops do not repeat it."""
         for node in walk(*roots):
             if node.op == "affine":
@@ -210,13 +89,13 @@ class _Emitter:
                 self.value(node, self.lanes if self._varies(node) else 1, None)
 
     def _is_bound(self, node: Expr) -> bool:
-        return all(v in self._depth for v in self._free[node])
+        return all(v in self._depth for v in self.free[node])
 
     def _prefix(self, node: Expr, keep: Callable[[Expr], bool]) -> Expr:
         """The terms of an index whose atoms pass a test, without the constant."""
         terms = {atom: c for atom, c in zip(node.args, node.attr[1:], strict=True) if keep(atom)}
-        made = node.rules._affine(terms, 0)
-        free_variables(made, self._free)
+        made = node.rules.affine(terms, 0)
+        free_variables(made, self.free)
         return made
 
     # -- values ---------------------------------------------------------------------------------------------
@@ -273,78 +152,7 @@ class _Emitter:
         if e.op == "guard":
             return self._guard(e, lanes, guard)
         args = [self._register(a, lanes, guard) for a in e.args]
-        if e.op == "call":
-            made: Value = math.FUNCTIONS[e.attr](f, *args)
-            return made
-        if e.op == "cast":
-            return self._cast(args[0], type)
-        return self._operation(e, type, args)
-
-    def _operation(self, e: Expr, type: Type, args: list[Value]) -> Value:
-        f, operand = self.f, args[0].type
-        if e.op in _ARITHMETIC:
-            return f.binary(("f" if type.is_float else "") + _ARITHMETIC[e.op], *args)
-        if e.op == "divide":
-            return f.binary("fdiv", *args)
-        if e.op == "negative":
-            return f.let(type, f"fneg {args[0]}") if type.is_float else f.binary("sub", f.constant(0, type), args[0])
-        if e.op in _FLOAT_RELATION:
-            return f.compare(_relation(e.op, operand), *args)
-        if e.op in ("and", "or", "xor"):
-            return f.binary(e.op, *args)
-        if e.op == "not":
-            return f.binary("xor", args[0], f.constant(1 if type.kind == "b" else -1, type))
-        if e.op == "shift_left":
-            return f.binary("shl", *args)
-        if e.op == "shift_right":
-            return f.binary("ashr" if type.kind == "i" else "lshr", *args)
-        if e.op == "select":
-            return f.select(*args)
-        if e.op == "fma":
-            if f.module.has_fma:
-                return f.fma(*args)
-            return f.binary("fadd", f.binary("fmul", args[0], args[1]), args[2])
-        if e.op == "sqrt":
-            return f.intrinsic("sqrt", type, args[0])
-        if e.op == "abs":
-            return self._absolute(type, args[0])
-        if e.op == "bits":
-            return f.let(type, f"bitcast {args[0]} to {type.llvm}")
-        raise EngineError(f"the native engine knows no operation {e.op!r}")
-
-    def _absolute(self, type: Type, x: Value) -> Value:
-        if type.is_float:
-            return self.f.intrinsic("fabs", type, x)
-        if type.kind != "i":
-            return x
-        symbol = f"llvm.abs.{type.suffix}"
-        self.f.module.declare(symbol, f"{type.llvm} ({type.llvm}, i1)")
-        return self.f.let(type, f"call {type.llvm} @{symbol}({x}, i1 false)")
-
-    def _cast(self, x: Value, to: Type) -> Value:
-        f, of = self.f, x.type
-        if to.kind == "b":
-            return f.compare("une" if of.is_float else "ne", x, f.constant(0, of))
-        if of.kind == "b":
-            return f.let(to, f"{'uitofp' if to.is_float else 'zext'} {x} to {to.llvm}")
-        if of.is_float and to.is_float:
-            word = "fpext" if to.bits > of.bits else "fptrunc"
-        elif of.is_float:
-            return self._to_integer(x, to)
-        elif to.is_float:
-            word = "uitofp" if of.kind == "u" else "sitofp"
-        elif to.bits == of.bits:
-            return Value(x.text, to)
-        else:
-            word = "trunc" if to.bits < of.bits else "zext" if of.kind == "u" else "sext"
-        return f.let(to, f"{word} {x} to {to.llvm}")
-
-    def _to_integer(self, x: Value, to: Type) -> Value:
-        """Towards zero; values that do not fit saturate, NaN gives 0 (NumPy leaves both undefined)."""
-        word = "fptosi" if to.kind == "i" else "fptoui"
-        symbol = f"llvm.{word}.sat.{to.suffix}.{x.type.suffix}"
-        self.f.module.declare(symbol, f"{to.llvm} ({x.type.llvm})")
-        return self.f.let(to, f"call {to.llvm} @{symbol}({x})")
+        return emit_operation(f, e, type, args)
 
     # -- indices --------------------------------------------------------------------------------------------
 
@@ -359,7 +167,7 @@ class _Emitter:
         if not e.args:
             return self.f.constant(constant, I64.of(lanes))
         if lanes > 1:
-            step = self._step(e)
+            step = self.step(e)
             if step is not None:
                 base = self.f.splat(self._register(e, 1, guard), lanes)
                 numbers = Value("<" + ", ".join(f"i64 {lane * step}" for lane in range(lanes)) + ">", I64.of(lanes))
@@ -384,14 +192,14 @@ class _Emitter:
         return total
 
     def _level(self, atom: Expr) -> int:
-        return max((self._depth.get(v, 0) for v in self._free[atom]), default=0)
+        return max((self._depth.get(v, 0) for v in self.free[atom]), default=0)
 
     def _index_operation(self, e: Expr, lanes: int, guard: Expr | None) -> Value:
         a, b = (self._register(arg, lanes, guard) for arg in e.args)
         word = {"index_divide": "udiv", "index_modulo": "urem", "index_product": "mul"}.get(e.op)
         return self.f.intrinsic("smin", a.type, a, b) if word is None else self.f.binary(word, a, b)
 
-    def _step(self, e: Expr) -> int | None:
+    def step(self, e: Expr) -> int | None:
         """How much an index grows from lane to lane, if by the same number everywhere."""
         if not self._varies(e):
             return 0
@@ -400,14 +208,14 @@ class _Emitter:
         if e.op == "affine":
             total = 0
             for atom, coefficient in zip(e.args, e.attr[1:], strict=True):
-                step = self._step(atom)
+                step = self.step(atom)
                 if step is None:
                     return None
                 total += coefficient * step
             return total
         if e.op in ("index_divide", "index_modulo") and e.args[1].constant is not None:
             divisor = e.args[1].constant
-            if divisor % self.lanes == 0 and self._step(e.args[0]) == 1 and self._starts_whole(e.args[0]):
+            if divisor % self.lanes == 0 and self.step(e.args[0]) == 1 and self._starts_whole(e.args[0]):
                 return 0 if e.op == "index_divide" else 1
         return None
 
@@ -426,7 +234,7 @@ class _Emitter:
         buffer, place = self.buffers[e.attr], e.args[0]
         if lanes == 1:
             return self.f.load(buffer, self._safe(self.value(place, 1, guard), guard))
-        step = self._step(place)
+        step = self.step(place)
         free_of_lanes = guard is None or not self._varies(guard)
         if step == 0 and free_of_lanes:
             return self.f.splat(self.f.load(buffer, self._safe(self.value(place, 1, guard), guard)), lanes)
@@ -461,7 +269,7 @@ class _Emitter:
     def _guard(self, e: Expr, lanes: int, guard: Expr | None) -> Value:
         condition, inside, otherwise = e.args
         both = condition if guard is None else condition.rules.operation("and", guard, condition)
-        free_variables(both, self._free)
+        free_variables(both, self.free)
         if both is not guard:
             self._weaker[both] = guard
         holds = self._register(condition, lanes, guard)
@@ -488,9 +296,9 @@ class _Emitter:
     def _varies(self, e: Expr) -> bool:
         if self.vector is None:
             return False
-        if e not in self._free:
-            free_variables(e, self._free)
-        free = self._free[e]
+        if e not in self.free:
+            free_variables(e, self.free)
+        free = self.free[e]
         return self.vector in free or any(item in self._varying_held for item in free)
 
     def _fold(self, e: Expr, lanes: int, guard: Expr | None) -> Value:
@@ -535,7 +343,7 @@ class _Emitter:
                 return result
 
             def turn(i: Value, inner: list[Value]) -> list[Value]:
-                with self._bound(variables[position], i):
+                with self.bound(variables[position], i):
                     self._prepare_fold(after, guard)
                     return level(position + 1, inner)
 
@@ -547,19 +355,11 @@ class _Emitter:
         return results
 
     def _prepare_fold(self, roots: Sequence[Expr], guard: Expr | None) -> None:
-        """As `_prepare`; under a guard, only what touches no memory."""
+        """As `prepare`; under a guard, only what touches no memory."""
         if guard is None:
-            self._prepare(roots)
+            self.prepare(roots)
         else:
-            self._prepare([node for node in walk(*roots) if not self._has_load(node)])
-
-
-def _relation(op: str, operand: Type) -> str:
-    if operand.is_float:
-        return _FLOAT_RELATION[op]
-    if op in ("eq", "ne"):
-        return op
-    return ("s" if operand.kind == "i" else "u") + _INT_RELATION[op]
+            self.prepare([node for node in walk(*roots) if not self._has_load(node)])
 
 
 def _holds(buffer: Buffer, lanes: int) -> bool:

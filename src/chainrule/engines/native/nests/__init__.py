@@ -1,0 +1,6 @@
+"""Loop nests as machine code: hoisted by loop level, vectorised along the last axis, with a scalar tail."""
+
+from chainrule.engines.native.nests.loops import emit_nest
+from chainrule.engines.native.nests.sizes import size_value
+
+__all__ = ["emit_nest", "size_value"]
