@@ -172,8 +172,32 @@ def test_a_storage_without_a_place_is_refused(plan: Plan) -> None:
 
 def test_undeclared_reads_and_writes_are_refused(plan: Plan) -> None:
     nest = next(k for k in plan.kernels if isinstance(k.body, Nest) and k.reads)
-    broken = with_kernels(plan, {nest.name: replace(nest, reads=nest.reads[1:])})
-    refused(broken, "nests_say_what_they_touch", nest.name.split(".")[0])
+    product = next(k for k in plan.kernels if isinstance(k.body, Product) and k.body.epilogue)
+    for kernel in (nest, product):
+        for broken in (replace(kernel, reads=kernel.reads[1:]), replace(kernel, reads=kernel.reads[:-1])):
+            changed = with_kernels(plan, {kernel.name: broken})
+            refused(changed, "kernels_say_what_they_touch", kernel.name.split(".")[0])
+
+
+def test_overwriting_state_that_is_read_elsewhere_is_refused() -> None:
+    w = cr.Variable(np.zeros((6, 6), np.float32), name="w")
+
+    def step(x: Any) -> Any:
+        w.assign(ops.transpose(w.__tensor__(), (1, 0)) * 2.0)
+        return ops.sum(x)
+
+    plan = planned(cr.trace(step, input_spec((None, 6)), name="step"))
+    writer = next(k for k in plan.kernels if plan.state["w"] in k.reads)
+    (new,) = writer.writes
+    others = [k for k in plan.kernels if k is writer or not any(s in plan.overwrites for s in k.writes)]
+    offsets = {storage: place for storage, place in plan.offsets.items() if storage != new}
+    broken = replace(
+        plan,
+        stages=tuple(Stage((kernel,)) for kernel in others),
+        overwrites={new: plan.state["w"]},
+        offsets=offsets,
+    )
+    refused(broken, "state_is_overwritten_where_it_was_read", "at other elements")
 
 
 def test_every_law_has_a_test() -> None:

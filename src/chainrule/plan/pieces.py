@@ -15,8 +15,8 @@ from chainrule.plan.nest import Nest, replaced
 
 __all__ = ["Piece", "pieces"]
 
-MOST_PIECES = 64
-"""A nest is cut into no more pieces."""
+MOST_GROWTH = 4
+"""All pieces together have no more expressions than so many times those of the whole nest."""
 
 _RELATIONS: dict[str, Callable[[int, int], bool]] = {
     name: getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")
@@ -45,32 +45,37 @@ def pieces(nest: Nest, fixed: int = 0) -> list[Piece]:
         nest: the nest.
         fixed: how many of the first axes stay whole.
     """
-    found = [Piece(nest)]
+    found, limit = [Piece(nest)], MOST_GROWTH * _size(nest)
     for position in reversed(range(fixed, len(nest.axes))):
         cut = [part for piece in found for part in _cut(piece, position)]
-        if len(cut) <= MOST_PIECES:
+        if len(cut) > len(found) and sum(_size(part.nest) for part in cut) <= limit:
             found = cut
     return found
 
 
+def _size(nest: Nest) -> int:
+    return sum(1 for _ in walk(*nest.roots()))
+
+
 def _cut(piece: Piece, position: int) -> Iterator[Piece]:
+    """The piece cut along one axis, by halves: what a cut decides is gone before the next one is looked for."""
     nest = piece.nest
     axis = nest.axes[position]
-    ends = sorted(_changes(nest, axis))
-    if not ends:
+    places = sorted(_changes(nest, axis))
+    if not places:
         yield piece
         return
     assert isinstance(axis.extent, int)
-    rules = nest.stores[0].value.rules
-    for low, high in zip([0, *ends], [*ends, axis.extent], strict=True):
+    rules, middle = nest.stores[0].value.rules, places[len(places) // 2]
+    for low, high in ((0, middle), (middle, axis.extent)):
         index = rules.variable("i", high - low)
         axes = (*nest.axes[:position], index.args[0].attr, *nest.axes[position + 1 :])
         part = replace(nest, axes=axes, stores=replaced(nest.stores, {axis: index + low}))
         if position:
-            yield replace(piece, nest=part)
+            yield from _cut(replace(piece, nest=part), position)
         else:
             # Units no longer begin where a vector does.
-            yield Piece(replace(part, chunk=1), low, high - low)
+            yield from _cut(Piece(replace(part, chunk=1), piece.start + low, high - low), position)
 
 
 def _changes(nest: Nest, axis: Variable) -> set[int]:

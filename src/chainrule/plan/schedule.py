@@ -9,7 +9,7 @@ from chainrule.plan.expr import Storage, walk
 from chainrule.plan.nest import Nest
 from chainrule.plan.plan import Kernel, Stage, storage_bytes
 
-__all__ = ["arena_offsets", "dependences", "in_place", "staged"]
+__all__ = ["arena_offsets", "dependences", "in_place", "reads_in_place", "staged"]
 
 
 def dependences(kernels: Sequence[Kernel], overwrites: Mapping[Storage, Storage]) -> dict[str, set[str]]:
@@ -70,7 +70,7 @@ def in_place(kernels: Sequence[Kernel], updates: Mapping[Storage, Storage]) -> d
     writer = {storage: kernel for kernel in kernels for storage in kernel.writes}
     for new, old in updates.items():
         kernel = writer.get(new)
-        if kernel is None or not isinstance(kernel.body, Nest) or not _same_place(kernel.body, new, old):
+        if kernel is None or not isinstance(kernel.body, Nest) or not reads_in_place(kernel.body, new, old):
             continue
         # The kernel must come after all who read the old value, so none of them may wait for it.
         readers = {other.name for other in kernels if old in other.reads} - {kernel.name}
@@ -91,7 +91,7 @@ def _awaited(kernels: Iterable[str], waits: Mapping[str, set[str]]) -> set[str]:
     return found
 
 
-def _same_place(nest: Nest, new: Storage, old: Storage) -> bool:
+def reads_in_place(nest: Nest, new: Storage, old: Storage) -> bool:
     """Whether a nest reads the old value only at the element that it overwrites, and not inside a fold."""
     index = next(store.index for store in nest.stores if store.storage == new)
     for node in walk(*nest.roots()):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from chainrule.errors import GraphError
-from chainrule.plan.expr import walk
+from chainrule.plan.expr import Storage, walk
 from chainrule.plan.nest import Nest
-from chainrule.plan.plan import ALIGNMENT, Plan, storage_bytes
+from chainrule.plan.plan import ALIGNMENT, Kernel, Plan, Product, storage_bytes
+from chainrule.plan.schedule import reads_in_place
 
 __all__ = ["PLAN_LAWS", "verify_plan"]
 
@@ -100,14 +101,46 @@ def every_storage_has_a_place(plan: Plan) -> str | None:
     return None
 
 
-def nests_say_what_they_touch(plan: Plan) -> str | None:
-    """A nest's declared reads are its loads, its declared writes its stores."""
+def kernels_say_what_they_touch(plan: Plan) -> str | None:
+    """A kernel's declared reads are what it loads, its declared writes what it stores."""
     for kernel in plan.kernels:
-        if isinstance(kernel.body, Nest):
-            loads = {node.attr for node in walk(*kernel.body.roots()) if node.op == "load"}
-            stores = {store.storage for store in kernel.body.stores}
-            if loads != set(kernel.reads) or stores != set(kernel.writes):
-                return f"{kernel.name} declares {kernel.reads} -> {kernel.writes}"
+        touched = _touched(kernel)
+        if touched is not None and touched != (set(kernel.reads), set(kernel.writes)):
+            return f"{kernel.name} declares {kernel.reads} -> {kernel.writes}"
+    return None
+
+
+def _touched(kernel: Kernel) -> tuple[set[Storage], set[Storage]] | None:
+    """What a nest, or a product with the nests beside it, loads and stores; nothing is known of a sort."""
+    if isinstance(kernel.body, Nest):
+        return _loads(kernel.body), {store.storage for store in kernel.body.stores}
+    if not isinstance(kernel.body, Product):
+        return None
+    made = {prologue.position for prologue in kernel.body.prologues}
+    reads = {storage for position, storage in enumerate(kernel.body.operands) if position not in made}
+    writes = {kernel.body.result}
+    for prologue in kernel.body.prologues:
+        reads |= _loads(prologue.nest)
+    epilogue = kernel.body.epilogue
+    if epilogue is not None:
+        reads |= _loads(epilogue.nest) - {epilogue.area}
+        writes = {store.storage for store in epilogue.nest.stores}
+    return reads, writes
+
+
+def _loads(nest: Nest) -> set[Storage]:
+    return {node.attr for node in walk(*nest.roots()) if node.op == "load"}
+
+
+def state_is_overwritten_where_it_was_read(plan: Plan) -> str | None:
+    """Who writes new state over the old reads the old, if at all, at the element that it is about to write."""
+    for kernel in plan.kernels:
+        for new in kernel.writes:
+            old = plan.overwrites.get(new)
+            if old is None or (old not in kernel.reads and isinstance(kernel.body, Nest)):
+                continue
+            if not isinstance(kernel.body, Nest) or not reads_in_place(kernel.body, new, old):
+                return f"{kernel.name} writes {new} over {old}, which it reads at other elements"
     return None
 
 
@@ -117,6 +150,7 @@ PLAN_LAWS = (
     old_state_is_read_before_it_is_overwritten,
     living_values_do_not_overlap,
     every_storage_has_a_place,
-    nests_say_what_they_touch,
+    kernels_say_what_they_touch,
+    state_is_overwritten_where_it_was_read,
 )
 """Each law as a function that returns what is broken, or None."""

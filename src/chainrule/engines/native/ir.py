@@ -431,6 +431,8 @@ class Function:
         Returns:
             The carried values after the last turn.
         """
+        if isinstance(low, int) and isinstance(high, int) and low >= high:
+            return list(carry)
         if guard is None:
             guard = not (isinstance(low, int) and isinstance(high, int) and low < high)
         first, last = self.index(low), self.index(high)

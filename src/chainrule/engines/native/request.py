@@ -100,6 +100,11 @@ class Request:
 
     def add_panels(self, parts: Parts, rows: int, columns: int) -> Kernel:
         """The result ``[rows][columns]`` is the sum of packed matrices."""
+        if columns % self.panel == 0:
+            # Panel by panel, so that what lies together is read and written together.
+            p, (i, j) = self.maker.rules.variable("p", columns // self.panel), self._indices(rows, self.panel)
+            place, target = p * (rows * self.panel) + i * self.panel + j, i * columns + p * self.panel + j
+            return self._sum(parts, (p, i, j), place, self.result, target)
         i, j = self._indices(rows, columns)
         place = (j // self.panel) * (rows * self.panel) + i * self.panel + j % self.panel
         return self._sum(parts, (i, j), place, self.result, i * columns + j)
@@ -112,7 +117,7 @@ class Request:
     def _indices(self, rows: Size, columns: int) -> tuple[Expr, Expr]:
         return self.maker.rules.variable("i", rows), self.maker.rules.variable("j", columns)
 
-    def _sum(self, parts: Parts, axes: tuple[Expr, Expr], place: Expr, result: Storage, target: Expr) -> Kernel:
+    def _sum(self, parts: Parts, axes: tuple[Expr, ...], place: Expr, result: Storage, target: Expr) -> Kernel:
         """For all indices: ``result[target]`` is the sum of ``part[place]``."""
         total = parts.total(self.maker.rules, place)
         return self.maker.nest([self.node], axes, [Store(result, target, total)])

@@ -27,6 +27,8 @@ def walk(*roots: Expr) -> Iterator[Expr]:
 
 def free_variables(root: Expr, known: dict[Expr, frozenset[Any]]) -> frozenset[Any]:
     """The loop variables (and accumulators) that an expression depends on, those of its own folds left out."""
+    if root in known:
+        return known[root]
     for node in walk(root):
         if node in known:
             continue
@@ -76,6 +78,8 @@ def _again(rules: Rules, node: Expr, args: tuple[Expr, ...]) -> Expr:
         return rules.compare(node.op, *args)
     if node.op in ("and", "or"):
         return rules.logical(node.op, *args)
+    if node.op == "not":
+        return ~args[0]
     if node.op == "select":
         return rules.select(*args)
     if node.op == "guard":

@@ -96,6 +96,46 @@ class _Maker:
             y = self.pool(y)
         return y
 
+    def _same_size(self, x: int, outputs: int) -> int:
+        """A convolution that keeps height and width."""
+        taps, c = self.pick((1, 2, 3)), self.values[x].shape[-1]
+        kernel = self.variable(taps, taps, c, outputs, scale=1.7 / float(np.sqrt(taps * taps * c)))
+        y = self.add("conv2d", x, kernel, stride=1, padding="same", dilation=1, groups=1)
+        return self.add("add", y, self.variable(outputs)) if self.chance(0.5) else y
+
+    def branches(self) -> int:
+        """Two or three branches that meet, as in a residual block."""
+        x, outputs = self.choose(_is_image), self.pick((1, 2, 3, 8))
+        total = self._same_size(x, outputs)
+        for _ in range(self.pick((1, 1, 2))):
+            other = x if self.values[x].shape == self.values[total].shape and self.chance(0.5) else None
+            total = self.add("add", total, self._same_size(x, outputs) if other is None else other)
+        if self.chance(0.6):
+            total = self.add("relu", total)
+        return self.pool(total) if self.chance(0.5) else total
+
+    def growth(self) -> int:
+        """A value that grows by what is computed from it, as in a densely connected block."""
+        x = self.choose(_is_image)
+        for _ in range(self.pick((2, 2, 3))):
+            more = self._same_size(self.add("relu", x) if self.chance(0.5) else x, self.pick((1, 2, 4)))
+            x = self.add("concat", x, more, axis=3)
+        return x
+
+    def running_sum(self) -> int:
+        """A value added to itself, shifted, again and again."""
+        x = self.choose(lambda v: v.ndim >= 2 and all(isinstance(size, int) for size in v.shape[1:]))
+        for power in range(self.pick((2, 3, 4))):
+            shape = self.values[x].shape
+            step, last = 2**power, shape[-1]
+            if step >= last:
+                break
+            rest = tuple(0 for _ in shape[1:])
+            stop = (*shape[1:-1], last - step)
+            y = self.add("slice", x, start=rest, stop=stop, step=tuple(1 for _ in rest))
+            x = self.add("add", x, self.add("pad", y, widths=(*((0, 0) for _ in rest[1:]), (step, 0))))
+        return x
+
     def pool(self, x: int | None = None) -> int:
         x = self.choose(_is_image) if x is None else x
         size = self.pick((2, 2, 2, 3, (2, 1), (1, 3)))
@@ -208,6 +248,9 @@ class _Maker:
     def make(self, moves: int) -> None:
         weights = {
             self.convolution: 7,
+            self.branches: 1.5,
+            self.growth: 0.7,
+            self.running_sum: 0.5,
             self.pool: 1.5,
             self.product: 4,
             self.normalise: 2,

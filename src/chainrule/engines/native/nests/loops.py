@@ -10,7 +10,7 @@ from chainrule.engines.native.nests.sizes import size_value
 from chainrule.engines.native.nests.values import Values
 from chainrule.engines.native.types import I64
 from chainrule.graph.dims import Dim
-from chainrule.plan.expr import Storage, Variable, walk
+from chainrule.plan.expr import Storage, Variable
 from chainrule.plan.nest import Nest, axis_size
 from chainrule.plan.pieces import pieces
 
@@ -61,7 +61,7 @@ class _Loops:
         with ExitStack() as outer:
             for axis, value in zip(self.nest.axes, bound, strict=False):
                 outer.enter_context(self.values.bound(axis, value))
-            self.values.prepare(self.values.roots)
+            self.values.prepare(self.values.nodes)
             position = len(bound)
             if position == len(self.nest.axes):
                 self._stores()
@@ -76,7 +76,7 @@ class _Loops:
 
             def turn(i: Value, _: list[Value]) -> None:
                 with self.values.bound(axis, i):
-                    self.values.prepare(self.values.roots)
+                    self.values.prepare(self.values.nodes)
                     self._axis(position + 1, 0, size_value(self.f, axis_size(self.nest.axes[position + 1]), self.batch))
 
             self.f.loop(low, high, turn)
@@ -108,7 +108,7 @@ class _Loops:
         if self._mostly_scattered(axis) or self._folds_differ(axis):
             return 1
         lanes = self._wanted
-        if any(node.op == "fold" for node in walk(*self.values.roots)):
+        if any(node.op == "fold" for node in self.values.nodes):
             # Several registers at once: a fold waits for its own last turn, several go on side by side.
             lanes *= FOLDED_REGISTERS
             extent = axis_size(axis)
@@ -123,14 +123,14 @@ class _Loops:
         """Whether the length of some fold depends on the axis, so that lanes would leave it at different times."""
         return any(
             axis in self.values.free[length]
-            for node in walk(*self.values.roots)
+            for node in self.values.nodes
             if node.op == "fold"
             for length in node.args[2 * node.attr[3] :]
         )
 
     def _mostly_scattered(self, axis: Variable) -> bool:
         """Whether lanes would mostly be loaded and stored one by one, so that vectors gain nothing."""
-        places = [node.args[0] for node in walk(*self.values.roots) if node.op == "load"]
+        places = [node.args[0] for node in self.values.nodes if node.op == "load"]
         places += [store.index for store in self.nest.stores]
         with self.values.vectorised(axis, self._wanted):
             steps = [self.values.step(place) for place in places]

@@ -42,7 +42,8 @@ class Values:
 
     def __init__(self, f: Function, nest: Nest, buffers: Mapping[Storage, Buffer], batch: Value) -> None:
         self.f, self.buffers, self.batch = f, buffers, batch
-        self.roots = nest.roots()
+        self.roots = tuple(nest.roots())
+        self._below: dict[tuple[Expr, ...], tuple[Expr, ...]] = {}
         self._rules = nest.stores[0].value.rules
         self.free: dict[Expr, frozenset[Any]] = {}
         for root in self.roots:
@@ -78,9 +79,20 @@ class Values:
         self._folded.pop()
         del self._depth[variable]
 
-    def prepare(self, roots: Sequence[Expr]) -> None:
-        """Compute everything that is fixed from here on inwards, so that inner loops do not repeat it."""
-        for node in walk(*roots):
+    @property
+    def nodes(self) -> tuple[Expr, ...]:
+        """Every expression of the nest, operands first."""
+        return self.below(self.roots)
+
+    def below(self, roots: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        """Every expression below some roots, operands first."""
+        if roots not in self._below:
+            self._below[roots] = tuple(walk(*roots))
+        return self._below[roots]
+
+    def prepare(self, nodes: Sequence[Expr]) -> None:
+        """Compute what of some expressions is fixed from here on inwards, so that inner loops do not repeat it."""
+        for node in nodes:
             if node.op == "affine":
                 prefix = self._prefix(node, lambda atom: self._is_bound(atom))
                 if prefix.args and prefix not in self._guarded:
@@ -278,15 +290,16 @@ class Values:
         return self.f.select(holds, self._register(inside, lanes, both), outside)
 
     def _has_load(self, e: Expr) -> bool:
-        for node in walk(e):
-            if node not in self._loads:
-                self._loads[node] = node.op == "load" or any(self._loads[child] for child in node.args)
+        if e not in self._loads:
+            for node in walk(e):
+                if node not in self._loads:
+                    self._loads[node] = node.op == "load" or any(self._loads[child] for child in node.args)
         return self._loads[e]
 
     def _find_guarded(self) -> set[Expr]:
         """Expressions with loads that stand under a guard somewhere: they must not be computed early."""
         found: set[Expr] = set()
-        for node in walk(*self.roots):
+        for node in self.nodes:
             if node.op == "guard":
                 found.update(child for child in walk(node.args[1]) if self._has_load(child))
         return found
@@ -354,12 +367,10 @@ class Values:
         self._varying_held.difference_update((number, slot) for slot in range(count))
         return results
 
-    def _prepare_fold(self, roots: Sequence[Expr], guard: Expr | None) -> None:
+    def _prepare_fold(self, roots: tuple[Expr, ...], guard: Expr | None) -> None:
         """As `prepare`; under a guard, only what touches no memory."""
-        if guard is None:
-            self.prepare(roots)
-        else:
-            self.prepare([node for node in walk(*roots) if not self._has_load(node)])
+        nodes = self.below(roots)
+        self.prepare(nodes if guard is None else [node for node in nodes if not self._has_load(node)])
 
 
 def _holds(buffer: Buffer, lanes: int) -> bool:

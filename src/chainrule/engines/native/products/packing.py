@@ -230,23 +230,32 @@ def _transpose(
     """``packed[target + i*panel + j] = natural[source + j*stride + i]`` for all rows i, zeros from `columns` on."""
     zero = f.constant(0.0, natural.type)
     whole_rows = f.mul(f.div(rows, lanes), lanes)
+    whole, rest = divmod(columns, lanes)
+
+    def place(i: Index, j: Index) -> Index:
+        return f.add(target, f.add(f.mul(i, panel), j))
+
+    def square(i: Value, j: Index, real: int) -> None:
+        """Of the square's rows `real` hold data."""
+        blank = f.constant(0.0, natural.type.of(lanes))
+        starts = [f.add(source, f.add(f.mul(f.add(j, z), stride), i)) for z in range(real)]
+        vectors = [f.load(natural, start, lanes) for start in starts] + [blank] * (lanes - real)
+        for z, vector in enumerate(transposed(f, vectors) if real else vectors):
+            f.store(vector, packed, place(f.add(i, z), j))
 
     def squares(i: Value, _: list[Value]) -> None:
-        for j in range(0, panel, lanes):
-            vectors = [
-                f.load(natural, f.add(source, f.add(f.mul(j + z, stride), i)), lanes)
-                if j + z < columns
-                else f.constant(0.0, natural.type.of(lanes))
-                for z in range(lanes)
-            ]
-            for z, vector in enumerate(transposed(f, vectors)):
-                f.store(vector, packed, f.add(target, f.add(f.mul(i, panel), j + z * panel)))
+        f.loop(0, whole * lanes, lambda j, _: square(i, j, lanes), step=lanes)
+        if rest:
+            square(i, whole * lanes, rest)
+        for j in range(-(-columns // lanes) * lanes, panel, lanes):
+            square(i, j, 0)
 
     def single(i: Value, _: list[Value]) -> None:
-        inside = f.add(target, f.mul(i, panel))
-        for j in range(panel):
-            element = f.load(natural, f.add(source, f.add(j * stride, i))) if j < columns else zero
-            f.store(element, packed, f.add(inside, j))
+        def copy(j: Value, _: list[Value]) -> None:
+            f.store(f.load(natural, f.add(source, f.add(f.mul(j, stride), i))), packed, place(i, j))
+
+        f.loop(0, columns, copy)
+        f.loop(columns, panel, lambda j, _: f.store(zero, packed, place(i, j)))
 
     if whole_rows != 0:
         f.loop(0, whole_rows, squares, step=lanes)
