@@ -200,6 +200,17 @@ def test_overwriting_state_that_is_read_elsewhere_is_refused() -> None:
     refused(broken, "state_is_overwritten_where_it_was_read", "at other elements")
 
 
+def test_the_pass_that_broke_a_law_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(kernels: Sequence[Kernel], kept: Any) -> list[Kernel]:
+        return list(kernels[1:])
+
+    for name in ("epilogues", "prologues"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"chainrule.plan.build.with_{name}", forgetful)
+            with pytest.raises(GraphError, match=f"after {name}, the plan of 'step' breaks the law 'values_are_"):
+                planned(network_graph())
+
+
 def test_every_law_has_a_test() -> None:
     import pathlib
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from chainrule.graph.graph import Graph
@@ -19,7 +19,7 @@ from chainrule.plan.options import Options
 from chainrule.plan.placed import placed_last
 from chainrule.plan.plan import Kernel, Plan, Product, Stage
 from chainrule.plan.schedule import arena_offsets, in_place, staged
-from chainrule.plan.verify import verify_plan
+from chainrule.plan.verify import KERNEL_LAWS, verify_plan
 
 __all__ = ["build_plan"]
 
@@ -58,32 +58,38 @@ def build_plan(
     dump("expanded", graph.show)
     lowering = Lowering(fused(graph, choose, batch, fuse=options.fuse), generators, batch, gathered)
     work = lowering.run()
-    if options.epilogues:
-        work.kernels = with_epilogues(work.kernels, {*work.outputs.values(), *work.updates})
-    if options.prologues:
-        work.kernels = with_prologues(work.kernels, {*work.outputs.values(), *work.updates})
-    overwrites = in_place(work.kernels, work.updates) if options.in_place else {}
-    after = {old.name: new for new, old in work.updates.items()}
-    for new, old in work.updates.items():
-        if new not in overwrites:
-            after[old.name] = lowering.finish(new, old)
-            overwrites[after[old.name]] = old
     inputs = {name: work.leaf(item) for name, item in graph.inputs.items() if name not in gathered}
     inputs |= {f"source:{name}": source for name, source in work.sources.items()}
     if work.order is not None:
         inputs["order"] = work.order
     state = {entry.name: work.leaf(entry.before) for entry in graph.state}
+    bare = Plan(graph, batch, (), {}, 0, inputs, dict(work.constants), state, work.outputs, {})
+    kept = {*work.outputs.values(), *work.updates}
+    _verify(bare, work.kernels, "lowering")
+    if options.epilogues:
+        work.kernels = with_epilogues(work.kernels, kept)
+        _verify(bare, work.kernels, "epilogues")
+    if options.prologues:
+        work.kernels = with_prologues(work.kernels, kept)
+        _verify(bare, work.kernels, "prologues")
+    overwrites = in_place(work.kernels, work.updates) if options.in_place else {}
+    for new, old in work.updates.items():
+        if new not in overwrites:
+            overwrites[lowering.finish(new, old)] = old
     stages = staged([_simplified(kernel, batch, generators.lanes) for kernel in work.kernels], overwrites)
     if not options.stages:
         stages = [Stage((kernel,)) for stage in stages for kernel in stage.kernels]
     outside = {*inputs.values(), *state.values(), *work.constants, *overwrites}
     offsets, size = arena_offsets(stages, batch, outside, work.outputs.values(), reuse=options.reuse)
-    plan = Plan(
-        graph, batch, tuple(stages), offsets, size, inputs, dict(work.constants), state, work.outputs, overwrites
-    )
+    plan = replace(bare, stages=tuple(stages), offsets=offsets, arena=size, overwrites=overwrites)
     verify_plan(plan)
     dump("plan", lambda: str(plan))
     return plan
+
+
+def _verify(bare: Plan, kernels: Sequence[Kernel], after: str) -> None:
+    """Check kernels in order, with what else a plan says already."""
+    verify_plan(replace(bare, stages=tuple(Stage((kernel,)) for kernel in kernels)), after=after, laws=KERNEL_LAWS)
 
 
 def _never(node: Node, contraction: Contraction, placing: Node, position: int) -> bool:

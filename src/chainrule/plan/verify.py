@@ -1,6 +1,9 @@
-"""The laws of a plan, checked before anything is emitted."""
+"""The laws of a plan, checked after every pass."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from chainrule.errors import GraphError
 from chainrule.plan.expr import Storage, walk
@@ -8,19 +11,27 @@ from chainrule.plan.nest import Nest
 from chainrule.plan.plan import ALIGNMENT, Kernel, Plan, Product, storage_bytes
 from chainrule.plan.schedule import reads_in_place
 
-__all__ = ["PLAN_LAWS", "verify_plan"]
+__all__ = ["KERNEL_LAWS", "PLAN_LAWS", "verify_plan"]
+
+Law: TypeAlias = "Callable[[Plan], str | None]"
 
 
-def verify_plan(plan: Plan) -> None:
-    """Check every law of `PLAN_LAWS`.
+def verify_plan(plan: Plan, *, after: str = "placement", laws: Sequence[Law] | None = None) -> None:
+    """Check every law of `PLAN_LAWS`, or of those given.
+
+    Args:
+        plan: the plan.
+        after: the pass that produced it, named in the message.
+        laws: `KERNEL_LAWS` while stages and places are not chosen yet.
 
     Raises:
-        GraphError: naming the law and the kernel.
+        GraphError: naming the pass, the law and the kernel.
     """
-    for law in PLAN_LAWS:
+    for law in PLAN_LAWS if laws is None else laws:
         broken = law(plan)
         if broken is not None:
-            raise GraphError(f"the plan of {plan.graph.name!r} breaks the law {law.__name__!r}: {broken}")
+            name = plan.graph.name
+            raise GraphError(f"after {after}, the plan of {name!r} breaks the law {law.__name__!r}: {broken}")
 
 
 def every_storage_has_one_writer(plan: Plan) -> str | None:
@@ -144,13 +155,20 @@ def state_is_overwritten_where_it_was_read(plan: Plan) -> str | None:
     return None
 
 
-PLAN_LAWS = (
+KERNEL_LAWS: tuple[Law, ...] = (
+    every_storage_has_one_writer,
+    values_are_written_before_they_are_read,
+    kernels_say_what_they_touch,
+)
+"""The laws that hold of kernels in order, before stages and places are chosen."""
+
+PLAN_LAWS: tuple[Law, ...] = (
     every_storage_has_one_writer,
     values_are_written_before_they_are_read,
     old_state_is_read_before_it_is_overwritten,
+    state_is_overwritten_where_it_was_read,
     living_values_do_not_overlap,
     every_storage_has_a_place,
     kernels_say_what_they_touch,
-    state_is_overwritten_where_it_was_read,
 )
 """Each law as a function that returns what is broken, or None."""
