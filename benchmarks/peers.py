@@ -19,7 +19,10 @@ KEEP_PAGES = {
 """glibc keeps freed memory instead of giving it back: large tensors then cost no page faults in every step."""
 
 TORCH_FORMS = ("eager", "channels-last", "compile", "compile-channels-last")
+TORCH_STEPS = ("compile-step", "compile-step-channels-last")
 TORCH_ADAMS = ("adam", "fused")
+KERAS_FORMS = ("", "together")
+"""One step in a call into the backend, or several."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,18 @@ def peers(quick: bool) -> list[Peer]:
         return [
             *own,
             Peer("torch", torch_module, ("eager fused", "channels-last fused"), KEEP_PAGES),
-            Peer("keras-tensorflow", keras_module, ("",), {"KERAS_BACKEND": "tensorflow"}),
-            Peer("keras-jax", keras_module, ("",), {"KERAS_BACKEND": "jax"}),
+            Peer("keras-tensorflow", keras_module, KERAS_FORMS, {"KERAS_BACKEND": "tensorflow"}),
+            Peer("keras-jax", keras_module, KERAS_FORMS, {"KERAS_BACKEND": "jax"}),
         ]
     variants = tuple(f"{form} {adam}" for form in TORCH_FORMS for adam in TORCH_ADAMS)
-    whole_step = tuple(f"compile-step {adam}" for adam in TORCH_ADAMS)
+    whole_step = tuple(f"{form} {adam}" for form in TORCH_STEPS for adam in TORCH_ADAMS)
     found = own
     for suffix, malloc in (("", {}), ("-keep", KEEP_PAGES)):
         found += [
             Peer(f"torch{suffix}", torch_module, variants, dict(malloc)),
             Peer(f"torch{suffix}", torch_module, whole_step, dict(malloc)),  # its setting is global to a process
-            Peer(f"keras-tensorflow{suffix}", keras_module, ("",), {"KERAS_BACKEND": "tensorflow", **malloc}),
-            Peer(f"keras-jax{suffix}", keras_module, ("",), {"KERAS_BACKEND": "jax", **malloc}),
+            Peer(f"keras-tensorflow{suffix}", keras_module, KERAS_FORMS, {"KERAS_BACKEND": "tensorflow", **malloc}),
+            Peer(f"keras-jax{suffix}", keras_module, KERAS_FORMS, {"KERAS_BACKEND": "jax", **malloc}),
         ]
     return found
 

@@ -30,13 +30,14 @@ def load(setting: Setting) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return x, np.asarray(found.y_train[:samples], np.int64)
 
 
-def sequential(framework: Any, network: Network, weights: list[NDArray[np.float32]] | None) -> Any:
+def sequential(framework: Any, network: Network, weights: list[NDArray[np.float32]] | None, **compiling: Any) -> Any:
     """The compiled model in Keras' words, which chainrule takes too; its losses are means over samples, from logits.
 
     Args:
         framework: the module of Keras or chainrule.
         network: its layers.
         weights: those that the training begins with; None leaves them to the framework.
+        compiling: further arguments of `compile`.
     """
     layers = framework.layers
     kinds: dict[str, Any] = {
@@ -51,6 +52,7 @@ def sequential(framework: Any, network: Network, weights: list[NDArray[np.float3
     model.compile(
         optimizer=framework.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON),
         loss=framework.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **compiling,
     )
     return model
 
@@ -68,7 +70,11 @@ class FitJob(Job):
         network = NETWORKS[setting.network]
         self._batch = setting.batch
         self._x, self._y = load(setting)
-        self._model = sequential(self.framework, network, first_weights(network))
+        self._model = sequential(self.framework, network, first_weights(network), **self.compiling(variant))
+
+    def compiling(self, variant: str) -> dict[str, Any]:
+        """The arguments of `compile` that make the variant."""
+        return {}
 
     def first_steps(self, count: int) -> None:
         some = slice(0, count * self._batch)

@@ -13,6 +13,9 @@ from benchmarks.workers.common import FitJob
 
 __all__ = ["JOB", "KerasJob", "limit_threads"]
 
+TOGETHER = 16
+"""Steps of one call into the backend, in the variant ``together``."""
+
 
 def limit_threads(threads: int) -> None:
     """TensorFlow's own thread pools; JAX has none but the processors that the process is bound to."""
@@ -38,13 +41,16 @@ class EpochClock:
 
 
 class KerasJob(FitJob):
-    """One model and its data; a run is the epoch inside of a call of `fit`."""
+    """One model and its data, a variant of `peers.KERAS_FORMS`; a run is the epoch inside of a call of `fit`."""
 
     framework = keras
 
     def __init__(self, setting: Setting, variant: str = "") -> None:
         limit_threads(setting.threads)
         super().__init__(setting, variant)
+
+    def compiling(self, variant: str) -> dict[str, Any]:
+        return {"steps_per_execution": TOGETHER} if variant == "together" else {}
 
     def run(self) -> float:
         clock = EpochClock()

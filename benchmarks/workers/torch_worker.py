@@ -71,7 +71,7 @@ def step_of(form: str, adam: str, model: Any) -> Callable[[Any, Any], Any]:
         optimizer.step()
         return loss
 
-    if form != "compile-step":
+    if not form.startswith("compile-step"):
         return step
     torch._dynamo.config.compiled_autograd = True  # else the backward pass stays outside; so a process of its own
     whole: Callable[[Any, Any], Any] = torch.compile(step)
@@ -89,6 +89,7 @@ class TorchJob(Job):
     def __init__(self, setting: Setting, variant: str) -> None:
         form, adam = variant.split()
         torch.set_num_threads(setting.threads)
+        torch.set_flush_denormal(True)  # as chainrule does
         network = NETWORKS[setting.network]
         x, y = common.load(setting)
         self._x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
