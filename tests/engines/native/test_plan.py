@@ -11,11 +11,16 @@ import pytest
 import chainrule as cr
 from chainrule import ops
 from chainrule.engines import Executable as Reference
+from chainrule.engines.native.contractions import Generator
+from chainrule.engines.native.emit import emit_plan
 from chainrule.engines.native.executable import Executable as Native
 from chainrule.engines.native.ir import Index
+from chainrule.engines.native.jit import host_target
 from chainrule.engines.native.nests.values import Values
+from chainrule.engines.native.platform import host
 from chainrule.errors import DTypeError, EngineError, ShapeError
 from chainrule.graph import input_spec
+from chainrule.plan.build import build_plan
 from tests.engines.native.support import StepRun, small_data, small_network
 
 pytestmark = pytest.mark.usefixtures("no_cache")
@@ -47,6 +52,23 @@ def test_a_profile_tells_the_time_of_every_kernel() -> None:
     text = " ".join(stage.name for stage in block.times())
     for word in ("conv2d", "conv2d_kernel_grad", "matmul", "sum"):
         assert word in text
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_dense_layers_share_their_functions_but_in_a_checked_build(checked: bool) -> None:
+    def count(layers: int) -> int:
+        def step(x: Any, *weights: Any) -> Any:
+            for w in weights:
+                x = ops.tanh(ops.matmul(x, w))
+            return cr.gradients(ops.sum(x), list(weights))
+
+        shapes = [(40 + 16 * i, 56 + 16 * i) for i in range(layers)]
+        graph = cr.trace(step, input_spec((None, 40)), *map(input_spec, shapes), name="f")
+        generator, target = Generator(8), host_target()
+        text, _ = emit_plan(build_plan(graph, generator, 8), generator, target, host(), checked=checked)
+        return sum(line.startswith("define") and "multiply" in line for line in text.splitlines())
+
+    assert (count(4) == count(7)) is not checked
 
 
 def test_without_a_profile_there_are_no_times() -> None:

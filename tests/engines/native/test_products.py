@@ -22,6 +22,7 @@ from chainrule.engines.native.jit import (
     host_target,
 )
 from chainrule.engines.native.products import (
+    RUN_TIME,
     ChannelSums,
     ConvolutionRows,
     ConvolutionWeights,
@@ -286,6 +287,28 @@ def test_matrix_product(case: tuple[int, int, dict[str, Any]], order: str, type:
         assert np.isnan(y[-GUARD:]).all()
 
 
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("strides", [(RUN_TIME, 1), (1, RUN_TIME), (RUN_TIME, RUN_TIME)], ids=str)
+def test_one_function_serves_matrices_of_many_strides(strides: tuple[Any, Any], type: Type) -> None:
+    spec = MatrixProduct(
+        type, 1, *strides, RUN_TIME, b_panel_stride=RUN_TIME, run_time_panels=True, accumulate=True, unroll=1
+    )
+    bench = Bench(emit_matrix_product, spec)
+    for m, k, columns in ((1, 1, 1), (7, 5, 17), (13, 40, 50)):
+        panels = -(-columns // bench.panel)
+        left, right, start = normal(m, k), normal(k, columns, seed=1), normal(m, panels * bench.panel, seed=2)
+        natural = strides != (1, RUN_TIME)
+        y = bench.array(start)
+        given = [
+            stride for stride, kind in zip((k, 1) if natural else (1, m), strides, strict=True) if kind is RUN_TIME
+        ]
+        places = (*given, panels * bench.panel, k * bench.panel)
+        a = bench.array(left if natural else left.T)
+        bench(a, bench.array(packed(right, bench.panel)), y, m, k, panels, *places)
+        close(y[:-GUARD].reshape(m, -1), padded(left @ right, bench.panel) + start, type)
+        assert np.isnan(y[-GUARD:]).all()
+
+
 def test_matrix_product_of_row_major_operands() -> None:
     m, k, columns = 13, 9, 48
     spec = MatrixProduct(
@@ -319,6 +342,24 @@ def test_packing(rows: int, columns: int, type: Type) -> None:
     got = back[: rows * (columns + 2)].reshape(rows, -1)
     np.testing.assert_array_equal(got[:, :columns], matrix)
     assert np.isnan(got[:, columns:]).all()
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_one_function_packs_all_matrices_that_end_alike(type: Type) -> None:
+    panel = panel_width(Module(8), type)
+    for rest in (0, 1, panel - 1):
+        sizes = [whole * panel + rest for whole in (1, 2, 5)]
+        (common,) = {Panels(type, columns, columns).common(panel) for columns in sizes}
+        plain, turned = Bench(emit_pack_panels, common), Bench(emit_pack_panels_transposed, common)
+        for columns in sizes:
+            matrix = normal(9, columns)
+            expected = packed(matrix, panel)
+            for bench, natural in ((plain, matrix), (turned, matrix.T)):
+                target = bench.blank(expected.size)
+                stride = natural.shape[1]
+                bench(bench.array(natural), target, 9, 0, len(expected), columns, stride, 9 * panel)
+                np.testing.assert_array_equal(target[:-GUARD].reshape(expected.shape), expected)
+                assert np.isnan(target[-GUARD:]).all()
 
 
 def test_packing_in_panels_of_another_width() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar, runtime_checkable
 
 from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
 from chainrule.engines.native.nests import emit_nest, size_value
@@ -28,6 +28,8 @@ __all__ = [
     "lanes_of",
     "rounded",
 ]
+
+Spec = TypeVar("Spec", bound=Hashable)
 
 LINE = 64
 RANGE = (Value("%low", I64), Value("%high", I64))
@@ -62,11 +64,13 @@ class Context:
         module: where functions go.
         entries: number of each storage in the table.
         plan: the plan.
+        shared: functions that several kernels may call, by what they are.
     """
 
     module: Module
     entries: Mapping[Storage, int]
     plan: Plan
+    shared: dict[Hashable, str] = field(default_factory=dict)
 
     def buffer(self, f: Function, storage: Storage, batch: Value) -> Buffer:
         """A storage's buffer, its address taken from the table."""
@@ -76,6 +80,21 @@ class Context:
         if self.module.checked and isinstance(storage.size, Dim):
             size = size_value(f, storage.size, batch)
         return Buffer(pointer, type_of(storage.dtype), size, storage.name)
+
+    def function(self, kernel: Kernel, part: str, spec: Spec, emit: Callable[[Module, str, Spec], None]) -> str:
+        """The name of a function for a description; kernels that need the same one share it.
+
+        In a checked build each has its own, which names the op.
+        """
+        if self.module.checked:
+            name = f"{kernel.name}.{part}"
+            emit(self.module, name, spec)
+            return name
+        key = (part, emit, spec)
+        if key not in self.shared:
+            self.shared[key] = f"{part}.{len(self.shared)}"
+            emit(self.module, self.shared[key], spec)
+        return self.shared[key]
 
 
 def lanes_of(module: Module, nest: Nest) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from chainrule.engines.native.ir import Buffer, Function, Index, Value
 from chainrule.engines.native.kernels import Context, Scratch, call, each_unit, rounded
 from chainrule.engines.native.nests import size_value
 from chainrule.engines.native.products.matrix import MatrixProduct, emit_matrix_product
-from chainrule.engines.native.products.packing import Panels, emit_pack_panels, emit_pack_panels_transposed
-from chainrule.engines.native.products.tile import InPanels
-from chainrule.engines.native.request import PackPanels, Parts, Request
+from chainrule.engines.native.products.packing import Panels
+from chainrule.engines.native.products.tile import RUN_TIME, InPanels, default_tile
+from chainrule.engines.native.request import PackPanels, Parts, Request, packer
 from chainrule.engines.native.types import BOOL, Type, type_of
 from chainrule.graph.dims import Dim, Size
 from chainrule.graph.tensor import Node
@@ -104,10 +104,36 @@ class _Problem:
         """b in panels of so many steps of the sum."""
         return Panels(self.type, self.columns.size, self.b_stride, steps * self.columns.panel)
 
-    def product(self, panels: int, steps: int) -> MatrixProduct:
-        """The product of rows of a and so many panels of b, each packed in so many steps of the sum."""
-        plane = steps * self.columns.panel
-        return MatrixProduct(self.type, panels, *self.a_strides, self.columns.width, b_panel_stride=plane, unroll=1)
+    def multiplier(
+        self, context: Context, kernel: Kernel, panels: int, steps: int, **options: Any
+    ) -> Callable[[Function, Buffer, Buffer, Buffer, Index, Index, Index], None]:
+        """A function ``multiply(f, a, b, y, rows, depth, panels)`` for at most so many panels of b.
+
+        Each panel is packed in so many steps of the sum.  All strides but those of 1 are parameters, so that products
+        of many sizes share one function.
+        """
+        strides = [1 if stride == 1 else RUN_TIME for stride in self.a_strides]
+        given = [stride for stride in self.a_strides if stride != 1]
+        tile = default_tile(context.module, panels)
+        spec = MatrixProduct(
+            self.type,
+            tile.panels,
+            strides[0],
+            strides[1],
+            RUN_TIME,
+            b_panel_stride=RUN_TIME,
+            run_time_panels=True,
+            tile=tile,
+            unroll=1,
+            **options,
+        )
+        name = context.function(kernel, "multiply", spec, emit_matrix_product)
+        given += [self.columns.width, steps * self.columns.panel]
+
+        def multiply(f: Function, a: Buffer, b: Buffer, y: Buffer, rows: Index, depth: Index, panels: Index) -> None:
+            call(f, name, a, b, y, rows, depth, panels, *given)
+
+        return multiply
 
 
 # -- rows shared out ----------------------------------------------------------------------------------------
@@ -144,16 +170,15 @@ class _MultiplyRows:
         a, packed = (buffers[s] for s in kernel.reads)
         y = buffers[kernel.writes[0]]
         rows, depth = size_value(f, problem.rows, batch), size_value(f, problem.depth, batch)
-        name = f"{kernel.name}.product"
+        panels = problem.columns.count
         block = DEPTH_IN_CACHE if problem.planned_depth > 2 * DEPTH_IN_CACHE else None
-        spec = problem.product(problem.columns.count, problem.planned_depth)
-        emit_matrix_product(context.module, name, replace(spec, block_depth=block))
+        multiply = problem.multiplier(context, kernel, panels, problem.planned_depth, block_depth=block)
 
         def unit(u: Value) -> None:
             first = f.mul(u, kernel.chunk)
             count = f.min(kernel.chunk, f.sub(rows, first))
             target = f.at(y, f.mul(first, problem.columns.width))
-            call(f, name, f.at(a, f.mul(first, problem.a_strides[0])), packed, target, count, depth)
+            multiply(f, f.at(a, f.mul(first, problem.a_strides[0])), packed, target, count, depth, panels)
 
         runs = f.let(BOOL, f"icmp sgt i64 {f.index(f.min(rows, depth)).text}, 0")
         f.when(runs, lambda: each_unit(f, unit))
@@ -220,11 +245,8 @@ class _MultiplyColumns:
         rows = size_value(f, problem.rows, batch)
         a_step, b_step = problem.a_strides[1], 1 if problem.transpose_b else problem.b_stride
         wide, plane = problem.columns.width, self.block * problem.columns.panel
-        multiply, pack = f"{kernel.name}.product", f"{kernel.name}.pack"
-        spec = problem.product(self.group, self.block)
-        emit_matrix_product(module, multiply, replace(spec, accumulate=True, run_time_panels=self.group > 1))
-        emit_pack = emit_pack_panels_transposed if problem.transpose_b else emit_pack_panels
-        emit_pack(module, pack, problem.packed(self.block))
+        multiply = problem.multiplier(context, kernel, self.group, self.block, accumulate=True)
+        pack = packer(context, kernel, problem.packed(self.block), problem.transpose_b)
 
         def unit(u: Value) -> None:
             number, part = f.div(u, self.parts), f.rem(u, self.parts)
@@ -241,9 +263,8 @@ class _MultiplyColumns:
                 steps = f.min(self.block, f.sub(high, place))
                 # The packed matrix would begin so far before the scratch that the group's first panel lies there.
                 start = f.at(packed, f.sub(0, f.mul(first_panel, plane)))
-                call(f, pack, f.at(b, f.mul(place, b_step)), start, steps, first_panel, last_panel)
-                rest = (count,) if self.group > 1 else ()
-                call(f, multiply, f.at(a, f.mul(place, a_step)), packed, target, rows, steps, *rest)
+                pack(f, f.at(b, f.mul(place, b_step)), start, steps, first_panel, last_panel)
+                multiply(f, f.at(a, f.mul(place, a_step)), packed, target, rows, steps, count)
 
             f.loop(low, high, block, step=self.block)
 

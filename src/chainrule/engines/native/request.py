@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.engines.native.ir import Buffer, Function, Value
+from chainrule.engines.native.ir import Buffer, Function, Index, Value
 from chainrule.engines.native.kernels import RANGE, Context, Part, call
 from chainrule.engines.native.nests import size_value
 from chainrule.engines.native.products.packing import Panels, emit_pack_panels, emit_pack_panels_transposed
+from chainrule.engines.native.products.tile import panel_width
 from chainrule.graph.dims import Size
 from chainrule.graph.tensor import Node
 from chainrule.plan.expr import Expr, Rules, Storage
@@ -17,7 +18,7 @@ from chainrule.plan.maker import KernelMaker
 from chainrule.plan.nest import Store
 from chainrule.plan.plan import Kernel, Product
 
-__all__ = ["PackPanels", "Parts", "Request"]
+__all__ = ["PackPanels", "Parts", "Request", "packer"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,24 @@ class PackPanels:
     ) -> None:
         """Copy a range of panels."""
         natural, packed = buffers[kernel.reads[0]], buffers[kernel.writes[0]]
-        name = f"{kernel.name}.panels"
-        emit = emit_pack_panels_transposed if self.transposed else emit_pack_panels
-        emit(context.module, name, self.panels)
-        call(f, name, natural, packed, size_value(f, self.rows, batch), *RANGE)
+        rows = size_value(f, self.rows, batch)
+        pack = packer(context, kernel, self.panels, self.transposed)
+        pack(f, natural, packed, rows, *RANGE)
+
+
+def packer(
+    context: Context, kernel: Kernel, panels: Panels, transposed: bool
+) -> Callable[[Function, Buffer, Buffer, Index, Index, Index], None]:
+    """A function that packs a matrix, or its transpose: ``pack(f, natural, packed, rows, first panel, last panel)``.
+
+    It is shared by all matrices that end alike in their last panel.
+    """
+    panel = panel_width(context.module, panels.type)
+    emit = emit_pack_panels_transposed if transposed else emit_pack_panels
+    name = context.function(kernel, "pack", panels.common(panel), emit)
+
+    def pack(f: Function, natural: Buffer, packed: Buffer, rows: Index, low: Index, high: Index) -> None:
+        packed_stride = f.mul(rows, panel) if panels.packed_stride is None else panels.packed_stride
+        call(f, name, natural, packed, rows, low, high, panels.columns, panels.stride, packed_stride)
+
+    return pack

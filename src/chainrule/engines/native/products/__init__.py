@@ -26,9 +26,10 @@ from chainrule.engines.native.products.packing import (
     emit_pack_panels_transposed,
     emit_unpack_panels,
 )
-from chainrule.engines.native.products.tile import Tile, default_tile, panel_width
+from chainrule.engines.native.products.tile import RUN_TIME, Tile, default_tile, panel_width
 
 __all__ = [
+    "RUN_TIME",
     "ChannelSums",
     "ConvolutionRows",
     "ConvolutionWeights",

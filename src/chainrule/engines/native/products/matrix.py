@@ -1,6 +1,6 @@
 """Matrix products in panels.
 
-``MatrixProduct``: ``void @f(ptr %a, ptr %b, ptr %y, i64 %m, i64 %k[, i64 %panels])``
+``MatrixProduct``: ``void @f(ptr %a, ptr %b, ptr %y, i64 %m, i64 %k[, i64 %panels][, strides])``
     ``y[i][j] (+)= sum over l < k of a[i*a_row_stride + l*a_step] * b[l][j]`` for ``i < m`` and all columns j of the
     panels, with m, k at least 1.  b is read in panels: vector v of panel n at step l lies at
     ``n*b_panel_stride + l*b_row_stride + v*L``, so that it may be packed ``[panel][k][PANEL]`` (the default) or any
@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
 from chainrule.engines.native.products.tile import (
     Axis,
+    RunTime,
     Tile,
     contract,
     default_tile,
@@ -59,7 +60,8 @@ class MatrixProduct:
         a_row_stride, a_step: how far the next row and the next step of the sum lie in a, in elements.
         y_row_stride: in elements.
         b_row_stride: from one step of the sum to the next in b; one panel if None.
-        b_panel_stride: from one panel of b to the next; ``k * b_row_stride`` if None.
+        b_panel_stride: from one panel of b to the next; ``k * b_row_stride`` if None.  Of the four strides those that
+            are ``RUN_TIME`` are parameters, in this order.
         y_panel_stride: from one panel of y to the next; one panel if None.
         accumulate: whether the product is added to y.
         block_rows: rows that go through all panels before the next ones do; all rows if None.
@@ -74,11 +76,11 @@ class MatrixProduct:
 
     type: Type
     panels: int
-    a_row_stride: int
-    a_step: int
-    y_row_stride: int
+    a_row_stride: int | RunTime
+    a_step: int | RunTime
+    y_row_stride: int | RunTime
     b_row_stride: int | None = None
-    b_panel_stride: int | None = None
+    b_panel_stride: int | RunTime | None = None
     y_panel_stride: int | None = None
     accumulate: bool = False
     block_rows: int | None = None
@@ -94,11 +96,27 @@ def emit_matrix_product(module: Module, name: str, spec: MatrixProduct) -> None:
     lanes, panel = module.lanes(spec.type), panel_width(module, spec.type)
     tile = spec.tile or default_tile(module, spec.panels, spec.likely_rows)
     parameters = [("ptr", "a"), ("ptr", "b"), ("ptr", "y"), ("i64", "m"), ("i64", "k")]
-    f = Function(module, name, [*parameters, *[("i64", "panels")] * spec.run_time_panels])
+    strides = {
+        "a_row_stride": spec.a_row_stride,
+        "a_step": spec.a_step,
+        "y_row_stride": spec.y_row_stride,
+        "b_panel_stride": spec.b_panel_stride,
+    }
+    given = [("i64", stride) for stride, value in strides.items() if isinstance(value, RunTime)]
+    f = Function(module, name, [*parameters, *[("i64", "panels")] * spec.run_time_panels, *given])
+
+    def stride(which: str) -> Index:
+        value = strides[which]
+        if isinstance(value, RunTime):
+            return Value(f"%{which}", I64)
+        assert value is not None
+        return value
+
+    a_row, a_step, y_row = stride("a_row_stride"), stride("a_step"), stride("y_row_stride")
     m, k = Value("%m", I64), Value("%k", I64)
     panels: Index = Value("%panels", I64) if spec.run_time_panels else spec.panels
     b_row = spec.b_row_stride or panel
-    b_panel: Index = f.mul(k, b_row) if spec.b_panel_stride is None else spec.b_panel_stride
+    b_panel = f.mul(k, b_row) if spec.b_panel_stride is None else stride("b_panel_stride")
     y_panel = spec.y_panel_stride or panel
     last_row, last_step, last_panel = f.sub(m, 1), f.sub(k, 1), f.sub(panels, 1)
 
@@ -108,9 +126,9 @@ def emit_matrix_product(module: Module, name: str, spec: MatrixProduct) -> None:
             total = f.add(total, f.mul(count, stride))
         return total
 
-    a_size = f.add(extent((last_row, spec.a_row_stride), (last_step, spec.a_step)), 1)
+    a_size = f.add(extent((last_row, a_row), (last_step, a_step)), 1)
     b_size = f.add(extent((last_panel, b_panel), (last_step, b_row)), panel)
-    y_size = f.add(extent((last_panel, y_panel), (last_row, spec.y_row_stride)), panel)
+    y_size = f.add(extent((last_panel, y_panel), (last_row, y_row)), panel)
     a = Buffer("%a", spec.type, a_size, f"{name} a")
     b = Buffer("%b", spec.type, b_size, f"{name} b")
     y = Buffer("%y", spec.type, y_size, f"{name} y")
@@ -121,9 +139,9 @@ def emit_matrix_product(module: Module, name: str, spec: MatrixProduct) -> None:
         chosen = [f.min(f.add(row, i), last_row) for i in range(tile.rows)]
         numbers = [f.min(f.add(group, i), last_panel) if i else group for i in range(tile.panels)]
         columns = vectors(f, [extent((n, b_panel), (low, b_row)) for n in numbers], lanes)
-        rows = [extent((i, spec.a_row_stride), (low, spec.a_step)) for i in chosen]
+        rows = [extent((i, a_row), (low, a_step)) for i in chosen]
         outputs = vectors(f, [f.mul(n, y_panel) for n in numbers], lanes)
-        places = [f.add(f.mul(i, spec.y_row_stride), output) for i in chosen for output in outputs]
+        places = [f.add(f.mul(i, y_row), output) for i in chosen for output in outputs]
         zero = f.constant(0.0, spec.type.of(lanes))
         if not spec.accumulate and spec.block_depth is None:
             start = [zero] * len(places)
@@ -131,7 +149,7 @@ def emit_matrix_product(module: Module, name: str, spec: MatrixProduct) -> None:
             start = [f.load(y, place, lanes) for place in places]
             if first is not None:
                 start = [f.select(first, zero, value) for value in start]
-        sums = contract(f, start, a, rows, b, columns, [Axis(depth, spec.a_step, b_row)], spec.unroll)
+        sums = contract(f, start, a, rows, b, columns, [Axis(depth, a_step, b_row)], spec.unroll)
         for place, total in zip(places, sums, strict=True):
             f.store(total, y, place)
 

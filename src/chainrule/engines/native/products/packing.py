@@ -5,7 +5,8 @@ a range of panels, so that threads can share the work or one panel can be packed
 The packed pointer is where panel 0 lies (or would lie: nothing outside the range is touched), the natural one where
 the whole matrix begins.
 
-``Panels``: ``void @f(ptr %natural, ptr %packed, i64 %rows, i64 %panel_low, i64 %panel_high)``
+``Panels``: ``void @f(ptr %natural, ptr %packed, i64 %rows, i64 %panel_low, i64 %panel_high[, i64 %columns,
+i64 %stride, i64 %packed_stride])``
     `emit_pack_panels`: ``packed[p][i][j] = natural[i][p*PANEL + j]``.  Convolution weights HWIO are such a matrix of
     R*S*C rows and K columns, dense weights one of I rows and O columns.
     `emit_pack_panels_transposed`: ``packed[p][i][j] = natural[p*PANEL + j][i]``, by transposing square blocks in
@@ -19,7 +20,7 @@ the whole matrix begins.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
 from chainrule.engines.native.products.tile import panel_width
@@ -45,6 +46,8 @@ class Panels:
         stride: from one row of the natural matrix to the next, in elements.
         packed_stride: from one panel to the next; ``rows * PANEL`` if None.
         width: columns per panel, a multiple of the vector length; two vectors if None.
+        run_time: whether columns and both strides are parameters; of the number of columns the function knows only
+            how many are beyond whole panels, so that it serves all matrices with as many.
     """
 
     type: Type
@@ -52,10 +55,12 @@ class Panels:
     stride: int
     packed_stride: int | None = None
     width: int | None = None
+    run_time: bool = False
 
-    def panels(self, panel: int) -> int:
-        """How many panels of so many columns."""
-        return -(-self.columns // panel)
+    def common(self, panel: int) -> Panels:
+        """What the function must know of it for panels of so many columns; the rest are parameters."""
+        columns = self.columns % panel + (panel if self.columns >= panel else 0)
+        return replace(self, columns=columns, stride=0, packed_stride=None, run_time=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +111,14 @@ def emit_unpack_panels(module: Module, name: str, spec: Panels) -> None:
 def emit_pack_panels_transposed(module: Module, name: str, spec: Panels) -> None:
     """Add a function that packs the transpose of a row-major matrix."""
     panel = spec.width or panel_width(module, spec.type)
-    f, natural, packed, rows, packed_stride = _begin(module, name, spec, transposed=True)
+    p = _begin(module, name, spec, transposed=True)
+    f, lanes = p.f, module.lanes(spec.type)
 
     def one(number: Index, columns: int) -> None:
-        source, target = f.mul(number, panel * spec.stride), f.mul(number, packed_stride)
-        _transpose(f, natural, source, spec.stride, packed, target, rows, columns, panel, module.lanes(spec.type))
+        source, target = f.mul(f.mul(number, panel), p.stride), f.mul(number, p.packed_stride)
+        _transpose(f, p.natural, source, p.stride, p.packed, target, p.rows, columns, panel, lanes)
 
-    _ranged(f, spec.columns, panel, one)
+    _ranged(f, p.columns, spec.columns % panel, panel, one)
 
 
 def emit_pack_input_gradient(module: Module, name: str, spec: InputGradientPanels) -> None:
@@ -149,37 +155,52 @@ def emit_pack_input_gradient(module: Module, name: str, spec: InputGradientPanel
 
         f.loop(0, spec.taps[0], down)
 
-    _ranged(f, spec.channels, panel, one)
+    _ranged(f, spec.channels, spec.channels % panel, panel, one)
 
 
-def _begin(
-    module: Module, name: str, spec: Panels, *, transposed: bool
-) -> tuple[Function, Buffer, Buffer, Value, Index]:
-    """A packing function: itself, its two operands, its number of rows, its stride from panel to panel."""
+@dataclass(frozen=True, slots=True)
+class _Packing:
+    """A packing function under construction: its operands, and what it knows of them."""
+
+    f: Function
+    natural: Buffer
+    packed: Buffer
+    rows: Value
+    columns: Index
+    stride: Index
+    packed_stride: Index
+
+
+def _begin(module: Module, name: str, spec: Panels, *, transposed: bool) -> _Packing:
     panel = spec.width or panel_width(module, spec.type)
-    parameters = [("ptr", "natural"), ("ptr", "packed"), ("i64", "rows"), ("i64", "panel_low"), ("i64", "panel_high")]
-    f = Function(module, name, parameters)
+    given = ("rows", "panel_low", "panel_high", *(("columns", "stride", "packed_stride") if spec.run_time else ()))
+    f = Function(module, name, [("ptr", "natural"), ("ptr", "packed"), *(("i64", one) for one in given)])
     rows = Value("%rows", I64)
+    columns: Index = spec.columns
+    stride: Index = spec.stride
+    packed_stride = f.mul(rows, panel) if spec.packed_stride is None else spec.packed_stride
+    if spec.run_time:
+        columns, stride, packed_stride = (Value(f"%{one}", I64) for one in given[3:])
     if transposed:
-        size = f.add((spec.columns - 1) * spec.stride, rows)
+        size = f.add(f.mul(f.sub(columns, 1), stride), rows)
     else:
-        size = f.add(f.mul(f.sub(rows, 1), spec.stride), spec.columns)
-    stride = f.mul(rows, panel) if spec.packed_stride is None else spec.packed_stride
-    packed_size = f.add(f.mul(stride, spec.panels(panel) - 1), f.mul(rows, panel))
+        size = f.add(f.mul(f.sub(rows, 1), stride), columns)
+    last_panel = f.div(f.sub(columns, 1), panel)
+    packed_size = f.add(f.mul(packed_stride, last_panel), f.mul(rows, panel))
     natural = Buffer("%natural", spec.type, size, f"{name} natural")
     packed = Buffer("%packed", spec.type, packed_size, f"{name} packed")
-    return f, natural, packed, rows, stride
+    return _Packing(f, natural, packed, rows, columns, stride, packed_stride)
 
 
-def _ranged(f: Function, columns: int, panel: int, body: Callable[[Index, int], None]) -> None:
-    """Run ``body(panel number, real columns)`` on the panels from %panel_low to %panel_high."""
+def _ranged(f: Function, columns: Index, rest: int, panel: int, body: Callable[[Index, int], None]) -> None:
+    """Run ``body(panel number, real columns)`` on the panels from %panel_low to %panel_high; `rest` is in the last."""
     low, high = Value("%panel_low", I64), Value("%panel_high", I64)
-    whole, rest = divmod(columns, panel)
+    whole = f.div(columns, panel)
 
     def full(number: Value, _: list[Value]) -> None:
         body(number, panel)
 
-    if whole:
+    if whole != 0:
         f.loop(low, f.min(high, whole), full)
     if rest:
         # The last panel, if it is in the range: a loop of one turn or none.
@@ -191,35 +212,36 @@ def _ranged(f: Function, columns: int, panel: int, body: Callable[[Index, int], 
 
 def _emit_copy(module: Module, name: str, spec: Panels, *, pack: bool) -> None:
     lanes, panel = module.lanes(spec.type), spec.width or panel_width(module, spec.type)
-    f, natural, packed, rows, packed_stride = _begin(module, name, spec, transposed=False)
+    p = _begin(module, name, spec, transposed=False)
+    f = p.f
 
     def one(number: Index, columns: int) -> None:
-        start, packed_start = f.mul(number, panel), f.mul(number, packed_stride)
+        start, packed_start = f.mul(number, panel), f.mul(number, p.packed_stride)
         pieces = [(v * lanes, lanes) for v in range(columns // lanes)]
         pieces += [(place, 1) for place in range(columns // lanes * lanes, columns)]
 
         def row(i: Value, _: list[Value]) -> None:
-            outside = f.add(start, f.mul(i, spec.stride))
+            outside = f.add(start, f.mul(i, p.stride))
             inside = f.add(packed_start, f.mul(i, panel))
             for place, width in pieces:
                 if pack:
-                    f.store(f.load(natural, f.add(outside, place), width), packed, f.add(inside, place))
+                    f.store(f.load(p.natural, f.add(outside, place), width), p.packed, f.add(inside, place))
                 else:
-                    f.store(f.load(packed, f.add(inside, place), width), natural, f.add(outside, place))
+                    f.store(f.load(p.packed, f.add(inside, place), width), p.natural, f.add(outside, place))
             if pack:
                 for place in range(columns, panel):
-                    f.store(f.constant(0.0, spec.type), packed, f.add(inside, place))
+                    f.store(f.constant(0.0, spec.type), p.packed, f.add(inside, place))
 
-        f.loop(0, rows, row, guard=True)
+        f.loop(0, p.rows, row, guard=True)
 
-    _ranged(f, spec.columns, panel, one)
+    _ranged(f, p.columns, spec.columns % panel, panel, one)
 
 
 def _transpose(
     f: Function,
     natural: Buffer,
     source: Index,
-    stride: int,
+    stride: Index,
     packed: Buffer,
     target: Index,
     rows: Index,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 
 from chainrule.engines.native.ir import Buffer, Function, Index, Module, Value
@@ -22,8 +23,10 @@ from chainrule.engines.native.types import Type
 
 __all__ = [
     "PANEL_VECTORS",
+    "RUN_TIME",
     "Axis",
     "InPanels",
+    "RunTime",
     "Tile",
     "contract",
     "default_tile",
@@ -59,12 +62,24 @@ class Tile:
     panels: int = 1
 
 
+class RunTime(Enum):
+    """Stands in a product's description for a number that the function takes as a parameter."""
+
+    RUN_TIME = "run time"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+RUN_TIME = RunTime.RUN_TIME
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """A summed axis: how many steps, and how far each moves in A and in B."""
 
     count: Index
-    a: int
+    a: Index
     b: int
 
 
@@ -154,6 +169,7 @@ def merged(axes: Sequence[Axis]) -> list[Axis]:
         if (
             inner is not None
             and isinstance(inner.count, int)
+            and isinstance(inner.a, int)
             and (axis.a, axis.b) == (inner.count * inner.a, inner.count * inner.b)
             and isinstance(axis.count, int)
         ):
@@ -211,14 +227,14 @@ def contract(
             assert isinstance(axis.count, int)
             result = list(carried)
             for i in range(axis.count):
-                result = nest(inner, result, f.add(at_a, i * axis.a), f.add(at_b, i * axis.b))
+                result = nest(inner, result, f.add(at_a, f.mul(axis.a, i)), f.add(at_b, i * axis.b))
             return result
         turns = 1 if inner else _divisor(axis.count, unroll)
 
         def turn(steps: int, i: Value, values: list[Value]) -> list[Value]:
             here_a, here_b = f.add(at_a, f.mul(i, axis.a)), f.add(at_b, f.mul(i, axis.b))
             for u in range(steps):
-                values = nest(inner, values, f.add(here_a, u * axis.a), f.add(here_b, u * axis.b))
+                values = nest(inner, values, f.add(here_a, f.mul(axis.a, u)), f.add(here_b, u * axis.b))
             return values
 
         whole = axis.count if isinstance(axis.count, int) else f.mul(f.div(axis.count, turns), turns)
