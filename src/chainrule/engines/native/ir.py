@@ -140,6 +140,7 @@ class Function:
         self._count = 0
         self._entry_allocations: list[str] = []
         self.label("entry")
+        assert name not in module.functions, f"two functions are called {name}"
         module.functions[name] = self
 
     # -- raw text -------------------------------------------------------------------------------------------

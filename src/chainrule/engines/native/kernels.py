@@ -92,7 +92,7 @@ class Context:
             return name
         key = (part, emit, spec)
         if key not in self.shared:
-            self.shared[key] = f"{part}.{len(self.shared)}"
+            self.shared[key] = f"shared.{part}.{len(self.shared)}"
             emit(self.module, self.shared[key], spec)
         return self.shared[key]
 
