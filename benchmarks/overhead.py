@@ -82,11 +82,12 @@ def _differences(network: str, batch: int, rounds: int) -> list[float]:
 
 def _take_kernels_out() -> None:
     """From here on, a call of native steps returns at once."""
+    from chainrule.engines import Stop
     from chainrule.engines.native import threads as pool
     from chainrule.engines.native.call import CallBlock
     from chainrule.engines.native.jit import NativeFunction
 
-    def run(entry: NativeFunction, block: CallBlock, threads: int | None = None) -> int:
+    def run(entry: NativeFunction, block: CallBlock, threads: int | None = None, stop: Stop | None = None) -> int:
         return block.steps
 
     pool.run = run

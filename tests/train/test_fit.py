@@ -17,6 +17,7 @@ import chainrule as cr
 from chainrule import layers as kinds
 from chainrule.callbacks import Callback
 from chainrule.engines import Executable
+from chainrule.engines.native import executable
 from chainrule.errors import ConfigError, DataError, GradientError
 from chainrule.train.callbacks import Logs
 from chainrule.train.step import apply_graph, gradient_graph, step_graph
@@ -335,6 +336,72 @@ def test_an_interrupted_epoch_keeps_the_history_even() -> None:
     assert {len(values) for values in history.history.values()} == {2}
     assert np.isnan(history.history["val_loss"][1])
     assert not np.isnan(history.history["loss"]).any()
+
+
+def test_ctrl_c_while_the_step_is_compiled_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is learned but what one step may have, and what the variables show is what is saved."""
+    real = executable.compiled
+
+    def compiled(*arguments: Any, **settings: Any) -> executable.Compiled:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(executable, "compiled", compiled)
+    model = make(engine="native")
+    history = model.fit(X, Y, batch_size=1, epochs=9, verbose=0)
+    assert history.interrupted
+    assert len(history.epoch) == 1
+    assert int(model.optimizer.iterations.data) <= 1
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_ctrl_c_during_validation_ends_it(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held_out = make(engine=engine), np.concatenate([X] * 10)
+    ran: list[tuple[int, int]] = []
+    kind = executable.Executable if engine == "native" else Executable
+    real = kind.run_steps
+
+    def run_steps(run: Any, data: Any, order: Any, *rest: Any) -> int:
+        if len(order) == len(held_out):
+            os.kill(os.getpid(), signal.SIGINT)
+        done = real(run, data, order, *rest)
+        ran.append((len(order), done))
+        return done
+
+    monkeypatch.setattr(kind, "run_steps", run_steps)
+    labels = np.concatenate([Y] * 10)
+    history = model.fit(X, Y, batch_size=10, epochs=3, verbose=0, validation_data=(held_out, labels))
+    assert history.interrupted
+    assert [count for count, _ in ran] == [50, 500]
+    assert ran[1][1] <= 1
+    assert set(history.history) == {"loss", "accuracy"}  # no means over a part of the validation data
+
+
+def test_data_in_another_order_are_put_in_order_once_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what changes between two fits is seen."""
+    given: list[Any] = []
+    real = executable.Executable.run_steps
+
+    def run_steps(run: Any, data: Any, *rest: Any) -> int:
+        given.append(data["x"])
+        return real(run, data, *rest)
+
+    class EveryStep(Callback):
+        def on_train_batch_end(self, batch: int, logs: Logs = None) -> None: ...
+
+    monkeypatch.setattr(executable.Executable, "run_steps", run_steps)
+    turned = X.transpose(1, 2, 3, 0).copy().transpose(3, 0, 1, 2)
+    one, two = make(engine="native"), make(engine="native")
+    for model, data in ((one, turned), (two, X)):
+        model.fit(data, Y, batch_size=10, epochs=2, verbose=0, callbacks=[EveryStep()])
+    cr.set_seed(0)
+    assert len(given) == 20
+    assert all(array is given[0] for array in given[:10])
+    assert given[0].flags.c_contiguous
+    assert weights_of(one) == weights_of(two)
+    turned *= 2
+    one.evaluate(turned, Y)
+    np.testing.assert_array_equal(given[-1], 2 * X)
 
 
 def test_fit_runs_outside_the_main_thread() -> None:

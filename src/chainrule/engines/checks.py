@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.errors import DTypeError, EngineError, ShapeError
-from chainrule.graph.dims import Dim, format_shape
+from chainrule.errors import DataError, DTypeError, EngineError, ShapeError
+from chainrule.graph.dims import Dim, bind_shape, format_shape
 from chainrule.graph.graph import Graph
 from chainrule.graph.op import Array, Spec
 from chainrule.graph.tensor import Tensor, frozen
 
-__all__ = ["Stop", "batch_of", "checked_input", "checked_inputs"]
+__all__ = ["Stop", "batch_of", "checked_data", "checked_input", "checked_inputs", "checked_order", "checked_per_step"]
 
 
 class Stop:
@@ -37,8 +37,10 @@ class Stop:
 
     @contextmanager
     def stopping(self, end: Callable[[], None]) -> Iterator[None]:
-        """While a call runs: how to end it."""
+        """While a call runs: how to end it; at once if that was asked already."""
         self._running = end
+        if self.requested:
+            end()
         try:
             yield
         finally:
@@ -96,3 +98,54 @@ def checked_input(name: str, spec: Spec, given: Any) -> Array:
     if array.dtype != spec.dtype:
         raise DTypeError(f"input {name!r} is {array.dtype}; expected {spec.dtype}")
     return frozen(array)
+
+
+def checked_order(order: Any) -> Array:
+    """Row numbers as one int64 after the other.
+
+    Raises:
+        ShapeError, DTypeError: this is no list of whole numbers.
+    """
+    array = np.asarray(order)
+    if array.ndim != 1:
+        raise ShapeError(f"the row numbers have shape {format_shape(array.shape)}; expected one axis")
+    if array.size and array.dtype.kind not in "iu":
+        raise DTypeError(f"the row numbers are {array.dtype}; expected integers")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def checked_data(specs: Mapping[str, Spec], data: Mapping[str, Any], order: Array) -> dict[str, Array]:
+    """The data sets of the inputs that take the rows `order` of theirs, each in row-major order.
+
+    Raises:
+        EngineError, ShapeError, DTypeError, DataError: naming the input.
+    """
+    highest = int(order.view(np.uint64).max()) if len(order) else -1  # negative numbers are the highest then
+    result = {}
+    for name, spec in specs.items():
+        if name not in data:
+            raise EngineError(f"no data set was given for input {name!r}; got {', '.join(data) or 'none'}")
+        array = checked_input(name, spec, data[name])
+        if highest >= len(array):
+            row = order[(order < 0) | (order >= len(array))][0]
+            raise DataError(f"input {name!r} has no row {row}; expected 0 to {len(array) - 1}, its data set's rows")
+        result[name] = np.asarray(array, order="C")
+    return result
+
+
+def checked_per_step(name: str, spec: Spec, values: Mapping[str, Any], steps: int) -> tuple[Array, int]:
+    """An input's values for several steps in row-major order, and how many bytes it is from one step's to the next.
+
+    Raises:
+        EngineError, ShapeError: naming the input; what is given is neither one value for all steps nor one for each.
+    """
+    if name not in values:
+        raise EngineError(f"no value was given for input {name!r}; got {', '.join(values) or 'none'}")
+    array = np.asarray(values[name], spec.dtype, order="C")
+    shape = bind_shape(spec.shape, 0)
+    if array.shape == shape:
+        return array, 0
+    if array.shape[1:] != shape or len(array) < steps:
+        expected = f"{format_shape(shape)}, or {format_shape((steps, *shape))} for {steps} steps"
+        raise ShapeError(f"input {name!r} has shape {format_shape(array.shape)}; expected {expected}")
+    return array, array.strides[0]

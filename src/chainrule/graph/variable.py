@@ -163,10 +163,11 @@ class Variable(Operators):
 
     def set_array(self, array: Array) -> None:
         """Replace the value by an array of the same shape and dtype, without a copy."""
-        self._array = self._checked(array)
-        self._leaf = None
+        new = self._checked(array)
+        self._array = self._leaf = None  # an interrupt before the last line finds what the memory holds then
         if self._memory is not None:
-            self._memory[...] = self._array
+            self._memory[...] = new
+        self._array = new
 
     def _checked(self, array: Array) -> Array:
         self._check(Spec(array.shape, array.dtype))

@@ -99,7 +99,7 @@ class Trainer:
         """See `Model.evaluate`."""
         _positive(batch_size, "batch_size")
         x, y = self._checked(x, y, "x", "y")
-        return self._evaluate(x, y, batch_size)
+        return self._evaluate(x, y, batch_size, Stop())
 
     def predict(self, x: Any, batch_size: int) -> Array:
         """See `Model.predict`."""
@@ -132,8 +132,9 @@ class Trainer:
         self._epochs_seen += 1
         logs = self._results()
         if held_out is not None and not interrupt.requested:
-            found = self._evaluate(*held_out, batch_size)
-            logs.update({f"val_{name}": value for name, value in found.items()})
+            found = self._evaluate(*held_out, batch_size, interrupt)
+            if not interrupt.requested:
+                logs.update({f"val_{name}": value for name, value in found.items()})
         _call(chain, "on_epoch_end", epoch, logs)
 
     def _steps(
@@ -176,10 +177,10 @@ class Trainer:
         key = words(get_seed(), time=self._epochs_seen)
         return random_permutation(*key, size=count, stream=_SHUFFLE_STREAM).data
 
-    def _evaluate(self, x: Array, y: Array, batch_size: int) -> dict[str, float]:
+    def _evaluate(self, x: Array, y: Array, batch_size: int, stop: Stop) -> dict[str, float]:
         run = self._executable("evaluate", x, y)
         self._reset()
-        run.run_steps({"x": x, "y": y}, np.arange(len(x)), batch_size, {}, Stop())
+        run.run_steps({"x": x, "y": y}, np.arange(len(x)), batch_size, {}, stop)
         return self._results()
 
     def _reset(self) -> None:
@@ -195,7 +196,9 @@ class Trainer:
         x = prepared_inputs(x, x_name)
         self.model.ensure_built(x)
         output = self._output(x)
-        return x, prepared_targets(y, x, output.shape, self.objective.loss, y_name)
+        y = prepared_targets(y, x, output.shape, self.objective.loss, y_name)
+        # An engine reads rows; here they are put in order once, not at every call that it gets.
+        return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
     def _held_out(self, data: Any) -> tuple[Array, Array] | None:
         if data is None:

@@ -98,6 +98,7 @@ class CallBlock:
         steps: how many steps the call has.
         seconds_per_step, latest_steps: what the last entry into native code took, and how many steps it ran.
         address: where the block lies.
+        stopping: whether the call was asked to stop.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -106,10 +107,11 @@ class CallBlock:
         self.steps = 0
         self.seconds_per_step = 0.0
         self.latest_steps = 0
-        self._memory = _aligned(Field.SIZE)
-        self.address = int(self._memory.ctypes.data)
+        self.stopping = False
+        self._memory, self.address = _aligned(Field.SIZE)
         self._words = self._memory.data.cast("q")  # quicker than an array, one element at a time
         self._records: Array = np.zeros((0, 8), np.uint8)
+        # Memory stands beside its address, so that an interrupt never parts the two.
         self._private = _aligned(0)
         self._generation = 0
         # Who holds the block; a dict, since its setdefault is one step for all threads.  Not a lock: an interrupt
@@ -132,13 +134,13 @@ class CallBlock:
         """How many steps of the call are complete."""
         return self._get(Field.DONE)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the call was asked to stop."""
-        return self._get(Field.STOP) != 0
-
     def stop(self) -> None:
         """Ask the running call to end after the step it is in; any thread may ask."""
+        self.stopping = True
+        self._set(Field.STOP, 1)
+
+    def pause(self) -> None:
+        """Let the caller come out of native code after the step it is in; the call goes on when it is opened again."""
         self._set(Field.STOP, 1)
 
     def set_records(self, records: Array) -> None:
@@ -168,12 +170,21 @@ class CallBlock:
             raise EngineError("this step is already running in another thread; expected one call at a time")
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Hold the block no more."""
         self._holder.pop("thread", None)
+
+    @property
+    def holder(self) -> int | None:
+        """The thread that holds the block."""
+        return self._holder.get("thread")
 
     def begin(self) -> None:
         """Go back to the first step."""
         self._set(Field.DONE, 0)
-        self._set(Field.STOP, 0)
+        self.stopping = False
 
     def open(self, steps: int, threads: int) -> int:
         """Open the gate for the next steps and so many threads; returns the generation that workers must know."""
@@ -186,13 +197,19 @@ class CallBlock:
         self._set(Field.CLAIM, IDLE_CLAIM)
         self._set(Field.FINISHED, 0)
         self._set(Field.SLEEPERS, 0)
+        self._set(Field.STOP, 0)
+        if self.stopping:  # looked at last: whoever asks meanwhile sets the field after this did
+            self._set(Field.STOP, 1)
         self._set(Field.GATE, self._generation << 32)
         return self._generation
 
-    @property
-    def closed(self) -> bool:
-        """Whether the caller has been through the gate and closed it."""
-        return self._get(Field.GATE) & CLOSED != 0
+    def is_open(self, generation: int) -> bool:
+        """Whether the gate is open for a generation: the caller has not been through it and closed it."""
+        return self._get(Field.GATE) & -CLOSED == generation << 32
+
+    def call_off(self) -> None:
+        """Let the threads at an open gate come out again before the first step, once the caller has entered."""
+        self._set(Field.LIMIT, self._get(Field.FIRST))
 
     def account(self, steps: int, nanoseconds: int) -> None:
         """Note how long the caller was inside, and for how many steps."""
@@ -206,7 +223,7 @@ class CallBlock:
         """The profile of all calls since the last `clear_times`."""
         assert self.driver.profile, "the driver was emitted without a profile"
         second, stages = self._tick_seconds(), self.driver.stages
-        walls, sums = self._profile.view(np.int64)[: len(stages)], self._kernel_ticks().sum(0)
+        walls, sums = self._profile[0].view(np.int64)[: len(stages)], self._kernel_ticks().sum(0)
         result, slot = [], 0
         for stage, wall in zip(stages, walls, strict=True):
             parts = tuple((kernel, float(sums[slot + i]) * second) for i, kernel in enumerate(stage.kernels))
@@ -220,7 +237,7 @@ class CallBlock:
 
     def clear_times(self) -> None:
         """Begin a new profile."""
-        self._profile[:] = 0
+        self._profile[0][:] = 0
         self._ticks = self._nanoseconds = 0
 
     def _tick_seconds(self) -> float:
@@ -230,22 +247,24 @@ class CallBlock:
     def _kernel_ticks(self) -> Array:
         """Time in kernels ``(threads, kernels)``."""
         stages = self.driver.stages
-        rows = self._profile[profile_start(stages) :]
+        rows = self._profile[0][profile_start(stages) :]
         return rows.view(np.int64).reshape(-1, profile_row(stages) // 8)
 
     def _reserve(self, threads: int) -> None:
         """Have private memory for so many threads; it is kept."""
         each = rounded(8 * self.driver.table_size) + rounded(self.driver.scratch_bytes)
-        if len(self._private) < threads * each or not len(self._private):
+        if len(self._private[0]) < threads * each:
             self._private = _aligned(threads * each)
-            self._set(Field.PRIVATE, self._private.ctypes.data)
-            self._set(Field.PRIVATE_BYTES, each)
+        self._set(Field.PRIVATE, self._private[1])
+        self._set(Field.PRIVATE_BYTES, each)
         if self.driver.profile:
             size = profile_start(self.driver.stages) + threads * profile_row(self.driver.stages)
-            if len(self._profile) < size:
-                former, self._profile = self._profile, _aligned(size)
-                self._profile[: len(former)] = former
-                self._set(Field.PROFILE, self._profile.ctypes.data)
+            former, _ = self._profile
+            if len(former) < size:
+                larger = _aligned(size)
+                larger[0][: len(former)] = former
+                self._profile = larger
+            self._set(Field.PROFILE, self._profile[1])
 
     def _get(self, field: int) -> int:
         return self._words[field // 8]
@@ -254,8 +273,8 @@ class CallBlock:
         self._words[field // 8] = value
 
 
-def _aligned(size: int) -> Array:
-    """Zeroed bytes that begin on a pair of cache lines."""
+def _aligned(size: int) -> tuple[Array, int]:
+    """Zeroed bytes that begin on a pair of cache lines, and their address."""
     raw = np.zeros(size + LINE, np.uint8)
     skip = -raw.ctypes.data % LINE
-    return raw[skip : skip + size]
+    return raw[skip : skip + size], int(raw.ctypes.data) + skip

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines.checks import Stop, batch_of, checked_input, checked_inputs
+from chainrule.engines.checks import (
+    Stop,
+    batch_of,
+    checked_data,
+    checked_input,
+    checked_inputs,
+    checked_order,
+    checked_per_step,
+)
 from chainrule.engines.native import threads as pool
 from chainrule.engines.native.cache import cache_key, open_cache
 from chainrule.engines.native.call import CallBlock, Driver
@@ -80,14 +90,15 @@ class Compiled:
         """Let the table point to the variables' memory, which must stay alive until it points elsewhere."""
         if state is self._state:
             return
-        self._state = state
+        self._state = None  # an interrupt may leave half of the table
         for number, key in self.states:
             self.block.table[number] = state[key].ctypes.data
+        self._state = state
 
-    def run(self, records: Array, threads: int | None) -> int:
+    def run(self, records: Array, threads: int | None, stop: Stop | None = None) -> int:
         """Run one step for each record; gives how many were run."""
         self.block.set_records(records)
-        done = pool.run(self.driver.entry, self.block, threads)
+        done = pool.run(self.driver.entry, self.block, threads, stop)
         if self.program.checked:
             self._check()
         return done
@@ -118,10 +129,6 @@ class Compiled:
         return np.frombuffer(content, dtype).reshape(shape).copy()
 
 
-def _solid_rows(array: Array) -> Array:
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-
-
 def compiled(
     graph: Graph, batch: int, options: Options, gathered: Sequence[str], *, checked: bool, profile: bool
 ) -> Compiled:
@@ -129,9 +136,10 @@ def compiled(
     target = host_target()
     cache = None if dumping() else open_cache()
     key = ""
-    if cache is not None:
+    canonical = None if cache is None else canonical_text(graph)
+    if cache is not None and canonical is not None:
         settings = f"{batch} {options} {tuple(gathered)} {checked} {profile} {target.lanes32}"
-        key = cache_key(f"{_generator_version()}\n{settings}\n{canonical_text(graph)}", target)
+        key = cache_key(f"{_generator_version()}\n{settings}\n{canonical}", target)
         entry = cache.load(key)
         if entry is not None:
             return Compiled(Program.from_json(entry.plan), entry.content)
@@ -146,7 +154,7 @@ def compiled(
     dump("ir", lambda: text)
     dump("assembly", lambda: emit_assembly(text, target))
     content = compile_object(text, target)
-    if cache is not None:
+    if cache is not None and key:
         cache.store(key, program.to_json(), content)
     return Compiled(program, content)
 
@@ -196,6 +204,8 @@ class Executable:
         self.graph = graph
         self.threads = threads
         self._gathered = tuple(gathered)
+        self._row_specs = {name: graph.inputs[name].spec for name in gathered}
+        self._step_specs = {name: item.spec for name, item in graph.inputs.items() if name not in self._row_specs}
         # A kernel has a time of its own only if it is alone in its stage.
         self._options = replace(options or Options(), stages=not profile and (options or Options()).stages)
         self._checked, self._profile = checked, profile
@@ -203,6 +213,7 @@ class Executable:
         self._variables: Mapping[str, Array] | None = None
         self._changing = [entry.variable for entry in graph.state if entry.changes]
         self._lock = threading.RLock()
+        _alive.add(self)
         if batch is not None:
             self._ready(batch)
 
@@ -212,8 +223,10 @@ class Executable:
             arrays, batch = self._load(inputs)
             ready = self._ready(batch)
             ready.bind_state(self._memory())
-            self._step(ready, arrays, batch)
-            self._state_changed()
+            try:
+                self._step(ready, arrays, batch)
+            finally:
+                self._state_changed()
             return self.graph.structure(self._outputs(ready, batch))
 
     def run(self, inputs: Sequence[Any], state: Mapping[str, Array]) -> tuple[Any, dict[str, Array]]:
@@ -235,33 +248,41 @@ class Executable:
         """Run many steps in one call: step s takes the rows ``order[s * batch_size : (s + 1) * batch_size]``.
 
         Args:
-            data: the data set of each gathered input, rows along the first axis.
-            order: row numbers, int64.
+            data: the data set of each gathered input, rows along the first axis; copied where it is not in row-major
+                order.
+            order: row numbers.
             batch_size: rows of a step; the last one may have fewer.
             scalars: the other inputs: one value for all steps, or one for each along a further first axis.
             stop: told how to end the call early; see `Stop`.
 
         Returns:
             How many steps were run; state is written to the variables, outputs are not kept.
+
+        Raises:
+            EngineError, ShapeError, DTypeError, DataError: naming an input, before the first step.
         """
+        order = checked_order(order)
+        if batch_size < 1:
+            raise ShapeError(f"the steps of {self.graph.name} were to take {batch_size} rows each; expected 1 or more")
         steps = -(-len(order) // batch_size)
         if not steps:
             return 0
+        sources = checked_data(self._row_specs, data, order)
+        held = {name: checked_per_step(name, spec, scalars, steps) for name, spec in self._step_specs.items()}
+        numbers = np.arange(steps, dtype=np.int64)
+        starts = numbers * batch_size
+        batches = np.minimum(batch_size, len(order) - starts)
+        addresses: dict[str, Any] = {"order": _address(order) + starts * order.itemsize}
+        addresses |= {f"source:{name}": _address(array) for name, array in sources.items()}
+        for name, (array, distance) in held.items():
+            addresses[name] = _address(array) + numbers * distance if distance else _address(array)
         with self._lock:
             ready = self._ready(min(batch_size, len(order)))
             ready.bind_state(self._memory())
-            starts = np.arange(steps, dtype=np.int64) * batch_size
-            batches = np.minimum(batch_size, len(order) - starts)
-            order = np.ascontiguousarray(order, np.int64)
-            held = {name: self._per_step(name, value, steps) for name, value in scalars.items()}
-            sources = {f"source:{name}": _solid_rows(data[name]) for name in self._gathered}
-            addresses: dict[str, Any] = {"order": order.ctypes.data + starts * order.itemsize}
-            addresses |= {name: array.ctypes.data for name, array in sources.items()}
-            addresses |= {name: array.ctypes.data + np.arange(steps) * array.strides[0] for name, array in held.items()}
-            with stop.stopping(ready.block.stop):
-                done = ready.run(ready.records(batches, addresses), self.threads)
-            self._state_changed()
-            return done
+            try:
+                return ready.run(ready.records(batches, addresses), self.threads, stop)
+            finally:
+                self._state_changed()
 
     def times(self) -> list[KernelTime]:
         """Where the time of the steps so far went, longest first; empty before the first step.
@@ -283,12 +304,6 @@ class Executable:
         if self._compiled is not None:
             self._compiled.block.clear_times()
 
-    def _per_step(self, name: str, value: Array, steps: int) -> Array:
-        spec = self.graph.inputs[name].spec
-        array = np.asarray(value, spec.dtype)
-        shape = bind_shape(spec.shape, 0)
-        return np.ascontiguousarray(np.broadcast_to(array, (steps, *shape)) if array.shape == shape else array)
-
     def _step(self, ready: Compiled, arrays: Mapping[str, Array], batch: int) -> None:
         order = np.arange(batch, dtype=np.int64)
         addresses = {f"source:{name}" if name in self._gathered else name: a.ctypes.data for name, a in arrays.items()}
@@ -304,6 +319,14 @@ class Executable:
     def _state_changed(self) -> None:
         for variable in self._changing:
             variable.memory_changed()
+
+    def renew(self) -> None:
+        """Go on in a forked child: no other thread is left to let go of what it held, or to say what it changed."""
+        self._lock = threading.RLock()
+        if self._compiled is not None:
+            self._compiled.block.release()
+        if self._variables is not None:
+            self._state_changed()
 
     def _ready(self, batch: int) -> Compiled:
         if self._compiled is None or self._compiled.program.batch < batch:
@@ -336,3 +359,20 @@ class Executable:
             frozen(ready.output(number, bind_shape(item.shape, batch), item.dtype))
             for number, item in enumerate(self.graph.outputs.values())
         ]
+
+
+def _address(array: Array) -> int:
+    """Where an array lies; quicker than `ctypes.data`."""
+    place: int = array.__array_interface__["data"][0]
+    return place
+
+
+def _renew() -> None:
+    """Begin anew in a forked child."""
+    for run in tuple(_alive):
+        run.renew()
+
+
+_alive: weakref.WeakSet[Executable] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

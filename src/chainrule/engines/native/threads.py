@@ -5,6 +5,12 @@ or gone costs time, never correctness, and the bits are the same for any number 
 
 Native code runs without the interpreter lock, but the interpreter sees a signal such as Ctrl-C only in Python code
 of the main thread.  There, calls are cut into slices of some steps, short enough not to be noticed.
+
+What a signal handler raises may come between any two instructions of Python, those that clean up included.  So nothing
+hangs on cleaning up: whether a call is over is read off its gate, and the caller's next call lets out what waits at
+the gate of one that it never entered.
+
+A fork waits until all other threads are between two steps: the child finds the variables after a whole step.
 """
 
 from __future__ import annotations
@@ -17,9 +23,10 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from chainrule.engines.checks import Stop
 from chainrule.engines.native.call import CallBlock
 from chainrule.engines.native.jit import NativeFunction
 from chainrule.errors import ConfigError, EngineError
@@ -46,10 +53,24 @@ class _Call:
     Attributes:
         work: the driver's function and the memory of the call; None when the call is over.
         generation: the number by which the gate knows it.
+        caller: the thread that is thread 0.
     """
 
     work: tuple[NativeFunction, CallBlock] | None
     generation: int = 0
+    caller: int = field(default_factory=threading.get_ident)
+
+    @property
+    def block(self) -> CallBlock | None:
+        """The memory of the call."""
+        work = self.work
+        return None if work is None else work[1]
+
+    @property
+    def over(self) -> bool:
+        """Whether the caller has been through native code, or has not opened the gate yet."""
+        block = self.block
+        return block is None or not block.is_open(self.generation)
 
     def enter(self, thread: int) -> None:
         """Take part as thread number `thread`, if it is not over; memory and code stay alive meanwhile."""
@@ -57,6 +78,13 @@ class _Call:
         if work is not None:
             entry, block = work
             entry(block.address, thread, self.generation)
+
+    def call_off(self) -> None:
+        """Let out the workers that wait for a caller which was kept from entering; for whoever holds the block."""
+        block = self.block
+        if block is not None and block.is_open(self.generation):
+            block.call_off()
+            self.enter(0)
 
 
 class _Worker:
@@ -75,7 +103,8 @@ class _Worker:
     @property
     def idle(self) -> bool:
         """Whether no running call counts on it."""
-        return self.call is None or self.call.work is None
+        call = self.call
+        return call is None or call.over
 
     def give(self, call: _Call, thread: int) -> None:
         """Let it take part in a call."""
@@ -98,12 +127,13 @@ class Pool:
     """Worker threads, made when they are first wanted and shared by all callers of the process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Taken to enter native code, and held over a fork.
+        self._lock = threading.RLock()
         self._workers: list[_Worker] = []
         self._running: set[CallBlock] = set()
         self._closing = False
 
-    def run(self, entry: NativeFunction, block: CallBlock, threads: int | None = None) -> int:
+    def run(self, entry: NativeFunction, block: CallBlock, threads: int | None = None, stop: Stop | None = None) -> int:
         """Run the steps of a call; returns how many were run.
 
         A caller that finds the workers busy with another call gets those that are left, or runs alone.
@@ -112,6 +142,7 @@ class Pool:
             entry: the driver's function.
             block: the call, its steps set.
             threads: how many take part at most; `get_threads()` if None.
+            stop: may ask the call to end after the step it is in, or before the first one if it was asked already.
 
         Raises:
             EngineError: another thread runs this block, or the interpreter is ending.
@@ -120,31 +151,50 @@ class Pool:
         wanted = get_threads() if threads is None else threads
         with block:
             block.begin()
-            self._running.add(block)
-            try:
+            with contextlib.nullcontext() if stop is None else stop.stopping(block.stop):
                 in_main_thread = threading.current_thread() is threading.main_thread()
                 while block.done < block.steps and not block.stopping:
                     self._enter(entry, block, _slice(block) if in_main_thread else block.steps, wanted)
-            finally:
-                self._running.discard(block)
             return block.done
+
+    def pause(self) -> None:
+        """Let no call enter native code until `resume`, and wait until those of other threads are out of it."""
+        self._lock.acquire()
+        self._let_out(threading.get_ident())
+        while others := self._elsewhere():
+            for block in others:
+                block.pause()
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        """Let calls go on after `pause`."""
+        self._lock.release()
 
     def close(self) -> None:
         """Let no call begin, and end the running ones after the step they are in."""
-        self._closing = True
+        with self._lock:
+            self._closing = True
         give_up = time.monotonic() + _EXIT_SECONDS
-        while self._running and time.monotonic() < give_up:
-            for block in tuple(self._running):
+        while (others := self._elsewhere()) and time.monotonic() < give_up:
+            for block in others:
                 block.stop()
             time.sleep(0.001)
 
+    def _elsewhere(self) -> list[CallBlock]:
+        """The calls of other threads that are in native code, or on their way; an interrupted one is in no thread."""
+        here = threading.get_ident()
+        return [block for block in tuple(self._running) if block.holder not in (here, None)]
+
     def _enter(self, entry: NativeFunction, block: CallBlock, steps: int, threads: int) -> None:
         """Go through native code once, for some steps, with the workers that are free."""
-        if self._closing:
-            raise EngineError("the interpreter is ending; no training step can be run any more")
         call = _Call((entry, block))
         try:
-            workers = self._reserve(call, threads - 1)
+            with self._lock:
+                if self._closing:
+                    raise EngineError("the interpreter is ending; no training step can be run any more")
+                self._running.add(block)
+                self._let_out(call.caller, block)
+                workers = self._reserve(call, threads - 1)
             first = block.done
             call.generation = block.open(steps, 1 + len(workers))
             for thread, worker in enumerate(workers, 1):
@@ -153,31 +203,40 @@ class Pool:
             call.enter(0)
             block.account(block.done - first, time.perf_counter_ns() - start)
         finally:
-            if not block.closed:
-                # Interrupted before thread 0 came: workers may be inside and wait for it.
-                block.stop()
-                call.enter(0)
-            call.work = None
+            try:
+                call.call_off()
+                call.work = None
+            finally:
+                self._running.discard(block)
 
     def _reserve(self, call: _Call, count: int) -> list[_Worker]:
         """So many idle workers, or fewer."""
         if count < 1:
             return []
-        with self._lock:
-            while len(self._workers) < count:
-                try:
-                    self._workers.append(_Worker(len(self._workers) + 1))
-                except RuntimeError:  # the system or an ending interpreter allows no more threads
-                    break
-            found = [worker for worker in self._workers if worker.idle][:count]
-            for worker in found:
-                worker.call = call
-            return found
+        while len(self._workers) < count:
+            try:
+                self._workers.append(_Worker(len(self._workers) + 1))
+            except RuntimeError:  # the system or an ending interpreter allows no more threads
+                break
+        found = [worker for worker in self._workers if worker.idle][:count]
+        for worker in found:
+            worker.call = call
+        return found
+
+    def _let_out(self, caller: int, held: CallBlock | None = None) -> None:
+        """Free the workers that wait for this thread, or for whoever held a block that this thread holds now.
+
+        That thread is not inside: it was interrupted twice, or is in a signal handler.
+        """
+        for worker in self._workers:
+            call = worker.call
+            if call is not None and (call.caller == caller or call.block is held):
+                call.call_off()
 
 
-def run(entry: NativeFunction, block: CallBlock, threads: int | None = None) -> int:
+def run(entry: NativeFunction, block: CallBlock, threads: int | None = None, stop: Stop | None = None) -> int:
     """`Pool.run` with the threads of this process."""
-    return _pool.run(entry, block, threads)
+    return _pool.run(entry, block, threads, stop)
 
 
 def get_threads() -> int:
@@ -237,6 +296,7 @@ def _slice(block: CallBlock) -> int:
 def _renew() -> None:
     """Begin anew in a forked child, which has none of the threads."""
     global _pool
+    _pool.resume()
     _pool = Pool()
 
 
@@ -244,4 +304,4 @@ _chosen: int | None = None
 _pool = Pool()
 atexit.register(lambda: _pool.close())
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+    os.register_at_fork(before=lambda: _pool.pause(), after_in_parent=lambda: _pool.resume(), after_in_child=_renew)

@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 
+from chainrule.engines import Stop
 from chainrule.engines.native import threads
 from chainrule.engines.native.driver import LARGEST_SEQUENCE, Field
 from tests.engines.native.runtime.running import WEIGHTS, Loaded, in_thread, planned, python, sizes_of
@@ -28,6 +29,36 @@ def test_a_call_stops_after_a_whole_step(slow: Loaded, count: int) -> None:
     running.join()
     assert 20 <= done[0] < 100_000
     assert call.result == toys.expected(sizes[: done[0]], WEIGHTS)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_was_asked_before_the_call_stops_it(slow: Loaded, count: int) -> None:
+    call, expected = planned(slow, sizes_of(50))
+    stop = Stop()
+    stop.request()
+    assert threads.run(call.driver.entry, call.block, count, stop) == 0
+    assert threads.run(call.driver.entry, call.block, count, Stop()) == 50
+    assert call.result == expected
+
+
+def test_a_paused_call_is_between_two_steps_and_goes_on(slow: Loaded, pool: threads.Pool) -> None:
+    driver, toys = slow
+    sizes = sizes_of(20_000)
+    call = ToyCall(driver, sizes)
+    done: list[int] = []
+    running = in_thread(lambda: done.append(pool.run(driver.entry, call.block, 2)))
+    while call.block.done < 20:
+        time.sleep(0.001)
+    pool.pause()
+    paused = call.block.done
+    assert 20 <= paused < 20_000
+    assert call.result == toys.expected(sizes[:paused], WEIGHTS)
+    time.sleep(0.01)
+    assert call.block.done == paused
+    pool.resume()
+    running.join()
+    assert done == [20_000]
+    assert call.result == toys.expected(sizes, WEIGHTS)
 
 
 def test_a_call_of_more_stages_than_can_be_numbered(quick: Loaded) -> None:
