@@ -1,6 +1,6 @@
-"""Checks on the arrays that a user hands to fit, evaluate and predict.
+"""Checks on what a user hands to fit, evaluate, predict and profile.
 
-Each returns its argument as an array in one canonical form, or raises a `DataError` that names the
+Those of arrays return their argument as an array in one canonical form, or raise a `DataError` that names the
 first bad sample, what it holds and what was expected.
 """
 
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from chainrule.errors import DataError
+from chainrule.errors import ConfigError, DataError
 
 __all__ = [
     "check_inputs",
     "check_labels_binary",
     "check_labels_one_hot",
     "check_labels_sparse",
+    "check_positive",
     "check_same_length",
 ]
 
@@ -231,3 +232,13 @@ def _check_distributions(array: NDArray[Any], name: str) -> None:
 
 def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def check_positive(value: Any, what: str) -> None:
+    """Check that an argument is a positive integer.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{what} must be a positive integer, got {value!r}")

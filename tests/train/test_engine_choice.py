@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import chainrule as cr
 from chainrule.engines import executable
+from chainrule.engines.native.executable import compiled
 from chainrule.engines.reference import Executable as Reference
 from chainrule.errors import ConfigError
 from chainrule.graph import BATCH, Spec
@@ -115,6 +118,54 @@ def test_a_profile_names_layers_and_leaves_the_model_alone() -> None:
     assert "ms a step of 8 samples" in str(profile)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": -1}, {"batch_size": 0}, {"batch_size": 2.5}])
+def test_a_profile_takes_positive_numbers(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=f"{name} must be a positive integer"):
+        small_model().profile(X, Y, **wrong)
+
+
+def test_bits_do_not_depend_on_earlier_batches() -> None:
+    """A plan for more samples joins its sums in another order; so each size has its own."""
+
+    def make() -> cr.Sequential:
+        cr.set_seed(0)
+        kinds = cr.layers
+        model = cr.Sequential([cr.Input((8, 8, 1)), kinds.Conv2D(4, 3), kinds.Flatten(), kinds.Dense(3)])
+        model.compile("sgd", cr.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    def bits(model: cr.Sequential) -> tuple[bytes, ...]:
+        found = model.predict(x[:9])
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+        return (found.tobytes(), *(weight.numpy().tobytes() for weight in model.weights))
+
+    x, y = RNG.normal(size=(600, 8, 8, 1)).astype(np.float32), RNG.integers(0, 3, 600)
+    fresh, used = make(), make()
+    start = used.get_weights()
+    used.predict(x, batch_size=600)
+    used.fit(x, y, batch_size=600, verbose=0)
+    used.set_weights(start)
+    assert bits(used) == bits(fresh)
+
+
+def test_small_batches_share_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[int]()
+
+    def counted(graph: Any, batch: int, *rest: Any, **settings: Any) -> Any:
+        made.append(batch)
+        return compiled(graph, batch, *rest, **settings)
+
+    monkeypatch.setattr("chainrule.engines.native.executable.compiled", counted)
+    model = small_model()
+    for samples in range(1, 25):
+        model.predict(X[:samples])
+    assert made == [32]
+    model.predict(X, batch_size=5)
+    model.predict(np.resize(X, (70, *X.shape[1:])), batch_size=1000)
+    assert made == [32, 5, 128]
 
 
 def test_the_reference_engine_has_no_kernels() -> None:

@@ -277,6 +277,14 @@ def test_callbacks_see_everything_in_order_and_can_stop() -> None:
     assert history.epoch == [0, 1]
 
 
+def test_a_batch_method_set_on_the_object_is_called_for_every_step() -> None:
+    seen = list[int]()
+    callback = Callback()
+    vars(callback)["on_train_batch_end"] = lambda batch, logs=None: seen.append(batch)
+    make().fit(X, Y, batch_size=25, verbose=0, callbacks=[callback])
+    assert seen == list(range(-(-len(X) // 25)))
+
+
 def test_a_line_for_each_epoch_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     make().fit(X, Y, batch_size=16, epochs=2)
     lines = capsys.readouterr().out.splitlines()

@@ -50,13 +50,14 @@ def chosen_engine(name: str | None) -> str:
     return found
 
 
-def executable(graph: Graph, engine: str | None = None, *, gathered: Sequence[str] = ()) -> Engine:
+def executable(graph: Graph, engine: str | None = None, *, gathered: Sequence[str] = (), batch_size: int = 1) -> Engine:
     """A graph ready to run on an engine.
 
     Args:
         graph: a traced graph.
         engine: see `chosen_engine`.
         gathered: names of inputs that are batches of a data set, for `Engine.run_steps`.
+        batch_size: the largest batch that is expected; the bits of an engine that plans ahead depend on it.
 
     Raises:
         ConfigError: an unknown engine.
@@ -66,4 +67,4 @@ def executable(graph: Graph, engine: str | None = None, *, gathered: Sequence[st
         return Executable(graph)
     from chainrule.engines.native.executable import Executable as Native
 
-    return Native(graph, gathered=gathered)
+    return Native(graph, gathered=gathered, at_least=batch_size)

@@ -246,7 +246,8 @@ class Model(Layer):
             steps: how many steps are measured.
 
         Raises:
-            ConfigError: the model was not compiled, or was compiled for the reference engine.
+            ConfigError: the model was not compiled, or was compiled for the reference engine; or an argument is not a
+                positive integer.
 
         >>> import chainrule as cr
         >>> model = cr.Sequential([cr.Input((2,)), cr.layers.Dense(1)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chainrule.checks import check_positive
 from chainrule.engines import Engine, Stop, executable
 from chainrule.errors import ConfigError, DataError
 from chainrule.graph.dims import BATCH
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer"]
 
+_SMALLEST_PLAN = 32
 _SHUFFLE_STREAM = 0x5487F1E5
 """The random stream of the order of samples; layers' streams are hashes of their paths."""
 
@@ -66,8 +68,8 @@ class Trainer:
         shuffle: bool,
     ) -> History:
         """See `Model.fit`."""
-        _positive(batch_size, "batch_size")
-        _positive(epochs, "epochs")
+        check_positive(batch_size, "batch_size")
+        check_positive(epochs, "epochs")
         x, y = self._checked(x, y, "x", "y")
         held_out = self._held_out(validation_data)
         if held_out is None:
@@ -76,7 +78,7 @@ class Trainer:
             raise ConfigError("give validation_split or validation_data, not both")
         history = History()
         chain = [history, *callbacks, *progress_for(verbose)]
-        run = self._executable("step", x, y)
+        run = self._executable("step", x, y, batch_size)
         steps = -(-len(x) // batch_size)
         for callback in chain:
             callback.model = self.model
@@ -97,16 +99,16 @@ class Trainer:
 
     def evaluate(self, x: Any, y: Any, batch_size: int) -> dict[str, float]:
         """See `Model.evaluate`."""
-        _positive(batch_size, "batch_size")
+        check_positive(batch_size, "batch_size")
         x, y = self._checked(x, y, "x", "y")
         return self._evaluate(x, y, batch_size, Stop())
 
     def predict(self, x: Any, batch_size: int) -> Array:
         """See `Model.predict`."""
-        _positive(batch_size, "batch_size")
+        check_positive(batch_size, "batch_size")
         x = prepared_inputs(x, "x")
         self.model.ensure_built(x)
-        run = self._executable("predict", x, None)
+        run = self._executable("predict", x, None, batch_size)
         parts = [run(x[rows]) for rows in _batches(np.arange(len(x)), batch_size)]
         if isinstance(parts[0], tuple):
             raise ConfigError(f"predict takes models with one output; {self.model.name!r} has several")
@@ -178,7 +180,7 @@ class Trainer:
         return random_permutation(*key, size=count, stream=_SHUFFLE_STREAM).data
 
     def _evaluate(self, x: Array, y: Array, batch_size: int, stop: Stop) -> dict[str, float]:
-        run = self._executable("evaluate", x, y)
+        run = self._executable("evaluate", x, y, batch_size)
         self._reset()
         run.run_steps({"x": x, "y": y}, np.arange(len(x)), batch_size, {}, stop)
         return self._results()
@@ -214,12 +216,15 @@ class Trainer:
             raise ConfigError(f"fit trains models with one output; {self.model.name!r} has several")
         return next(iter(graph.outputs.values())).spec
 
-    def _executable(self, kind: str, x: Array, y: Array | None) -> Engine:
+    def _executable(self, kind: str, x: Array, y: Array | None, batch_size: int) -> Engine:
         frozen = tuple(weight.trainable for weight in self.model.weights)
-        key = (kind, _spec(x), None if y is None else _spec(y), frozen)
+        planned = _planned(batch_size, len(x))
+        key = (kind, _spec(x), None if y is None else _spec(y), frozen, planned)
         if key not in self._executables:
             gathered = ("x",) if y is None else ("x", "y")
-            self._executables[key] = executable(self._graph(kind, x, y), self.model.engine, gathered=gathered)
+            graph = self._graph(kind, x, y)
+            made = executable(graph, self.model.engine, gathered=gathered, batch_size=planned)
+            self._executables[key] = made
         return self._executables[key]
 
     def _graph(self, kind: str, x: Array, y: Array | None) -> Graph:
@@ -228,6 +233,15 @@ class Trainer:
         assert y is not None
         build = step_graph if kind == "step" else evaluation_graph
         return build(self.model, self.objective, _spec(x), _spec(y))
+
+
+def _planned(batch_size: int, samples: int) -> int:
+    """The batch size to plan for.
+
+    It follows from the call alone, not from calls before it, and so do the bits of what is computed.  Few samples need
+    no plan for a large batch; as many as differ little share one.
+    """
+    return min(batch_size, max(_SMALLEST_PLAN, 1 << (samples - 1).bit_length()))
 
 
 def _spec(array: Array) -> Spec:
@@ -248,11 +262,6 @@ def _split(x: Array, y: Array, fraction: float) -> tuple[Array, Array, tuple[Arr
     if not 0 < kept < len(x):
         raise DataError(f"validation_split={fraction} of {len(x)} samples leaves an empty part")
     return x[:kept], y[:kept], (x[kept:], y[kept:])
-
-
-def _positive(value: Any, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigError(f"{what} must be a positive integer, got {value!r}")
 
 
 def _call(chain: Sequence[Callback], event: str, *args: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chainrule.checks import check_positive
 from chainrule.engines import Stop
 from chainrule.errors import ConfigError
 from chainrule.graph.dims import BATCH
@@ -53,6 +54,8 @@ def profile_step(model: Model, x: Any, y: Any, batch_size: int, steps: int) -> S
         raise ConfigError(
             "only the native engine has kernels to profile; this model was compiled for the reference one"
         )
+    check_positive(batch_size, "batch_size")
+    check_positive(steps, "steps")
     images = prepared_inputs(x, "x")
     model.ensure_built(images)
     prediction = model.predict(images[:1]).shape
@@ -60,7 +63,7 @@ def profile_step(model: Model, x: Any, y: Any, batch_size: int, steps: int) -> S
     specs = [Spec((BATCH, *array.shape[1:]), array.dtype) for array in (images, labels)]
     graph = step_graph(model, model.objective, *specs)
     saved = [(entry.variable, entry.variable.numpy()) for entry in graph.state]
-    run = Executable(graph, gathered=("x", "y"), profile=True)
+    run = Executable(graph, at_least=batch_size, gathered=("x", "y"), profile=True)
     rows = np.resize(np.arange(len(images)), batch_size)
     seed, _, first_row = (item.data for item in words(get_seed()))
     scalars = {

@@ -172,7 +172,9 @@ class Executable:
 
     Args:
         graph: a traced graph.
-        batch: the batch size to plan for; by default the largest one met so far, planned anew when it grows.
+        batch: the batch size to plan for at once; by default the first one met, planned anew when it grows.
+        at_least: the smallest batch size to plan for.  The order of sums depends on the planned size, so who chooses it
+            gets the same bits whatever came before.
         gathered: names of inputs that are batches of a data set; `run_steps` takes their rows by number.
         threads: how many threads take part; by default `threads.get_threads()`.
         options: planner passes to leave out.
@@ -194,6 +196,7 @@ class Executable:
         graph: Graph,
         *,
         batch: int | None = None,
+        at_least: int = 1,
         gathered: Sequence[str] = (),
         threads: int | None = None,
         options: Options | None = None,
@@ -212,6 +215,7 @@ class Executable:
         self._compiled: Compiled | None = None
         self._variables: Mapping[str, Array] | None = None
         self._changing = [entry.variable for entry in graph.state if entry.changes]
+        self._at_least = at_least
         self._lock = threading.RLock()
         _alive.add(self)
         if batch is not None:
@@ -332,7 +336,7 @@ class Executable:
         if self._compiled is None or self._compiled.program.batch < batch:
             self._compiled = compiled(
                 self.graph,
-                max(batch, 1),
+                max(batch, self._at_least, 1),
                 self._options,
                 self._gathered,
                 checked=self._checked,
