@@ -13,6 +13,7 @@ from chainrule.plan.dump import dump
 from chainrule.plan.epilogue import with_epilogues, with_prologues
 from chainrule.plan.expand import chooser, expanded, shared
 from chainrule.plan.fuse import fused
+from chainrule.plan.gathering import ORDER, source_of
 from chainrule.plan.lower import Generators, Lowering
 from chainrule.plan.nest import Nest, merged, split
 from chainrule.plan.options import Options
@@ -59,9 +60,9 @@ def build_plan(
     lowering = Lowering(fused(graph, choose, batch, fuse=options.fuse), generators, batch, gathered)
     work = lowering.run()
     inputs = {name: work.leaf(item) for name, item in graph.inputs.items() if name not in gathered}
-    inputs |= {f"source:{name}": source for name, source in work.sources.items()}
+    inputs |= {source_of(name): source for name, source in work.sources.items()}
     if work.order is not None:
-        inputs["order"] = work.order
+        inputs[ORDER] = work.order
     state = {entry.name: work.leaf(entry.before) for entry in graph.state}
     bare = Plan(graph, batch, (), {}, 0, inputs, dict(work.constants), state, work.outputs, {})
     kept = {*work.outputs.values(), *work.updates}

@@ -15,6 +15,7 @@ from chainrule.graph.tensor import Node, Tensor
 from chainrule.plan.elements import Elements
 from chainrule.plan.expr import Expr, Point, Storage
 from chainrule.plan.fuse import Fusion, Group, origin
+from chainrule.plan.gathering import ORDER, source_of
 from chainrule.plan.maker import KernelMaker
 from chainrule.plan.nest import Store
 from chainrule.plan.placed import operands
@@ -127,8 +128,8 @@ class Lowering:
     def _gather(self, name: str, item: Tensor) -> None:
         """Row i of an input is row ``order[i]`` of its data set."""
         k = self.rules
-        source = Storage(f"source:{name}", item.dtype, UNBOUNDED)
-        order = Storage("order", np.dtype("int64"), item.shape[0])
+        source = Storage(source_of(name), item.dtype, UNBOUNDED)
+        order = Storage(ORDER, np.dtype("int64"), item.shape[0])
         width = 1
         for size in item.shape[1:]:
             assert isinstance(size, int)

@@ -43,6 +43,23 @@ def run(native: Native, order: Any, data: Any = None, factor: Any = 1.0, stop: S
     return native.run_steps(given, np.asarray(order), 2, {"factor": np.asarray(factor, np.float32)}, stop or Stop())
 
 
+def test_an_input_may_have_any_name() -> None:
+    """Also one that a plan might use for row numbers or data sets."""
+    total = cr.Variable(np.zeros((), np.float32), name="total")
+
+    def step(order: cr.Tensor, source: cr.Tensor) -> cr.Tensor:
+        total.assign(total + cr.ops.sum(order * source))
+        return cr.ops.sum(source)
+
+    graph = cr.trace(step, cr.input_spec(()), cr.input_spec((None, 3)), name="f")
+    assert list(graph.inputs) == ["order", "source"]
+    native = Native(graph, gathered=("source",))
+    data = np.arange(12, dtype=np.float32).reshape(4, 3)
+    factors = np.array([2, 10], np.float32)
+    assert native.run_steps({"source": data}, np.array([3, 0, 1]), 2, {"order": factors}, Stop()) == 2
+    assert float(total.numpy()) == 2 * data[[3, 0]].sum() + 10 * data[1].sum()
+
+
 # --- Checks --------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ from chainrule.graph.tensor import frozen
 from chainrule.graph.variable import cache_aligned
 from chainrule.graph.verify import verify
 from chainrule.plan.dump import dump, dumping
+from chainrule.plan.gathering import ORDER, source_of
 from chainrule.plan.options import Options
 
 __all__ = ["Executable", "KernelTime"]
@@ -276,8 +277,8 @@ class Executable:
         numbers = np.arange(steps, dtype=np.int64)
         starts = numbers * batch_size
         batches = np.minimum(batch_size, len(order) - starts)
-        addresses: dict[str, Any] = {"order": _address(order) + starts * order.itemsize}
-        addresses |= {f"source:{name}": _address(array) for name, array in sources.items()}
+        addresses: dict[str, Any] = {ORDER: _address(order) + starts * order.itemsize}
+        addresses |= {source_of(name): _address(array) for name, array in sources.items()}
         for name, (array, distance) in held.items():
             addresses[name] = _address(array) + numbers * distance if distance else _address(array)
         with self._lock:
@@ -310,8 +311,8 @@ class Executable:
 
     def _step(self, ready: Compiled, arrays: Mapping[str, Array], batch: int) -> None:
         order = np.arange(batch, dtype=np.int64)
-        addresses = {f"source:{name}" if name in self._gathered else name: a.ctypes.data for name, a in arrays.items()}
-        addresses["order"] = order.ctypes.data
+        addresses = {source_of(name) if name in self._gathered else name: a.ctypes.data for name, a in arrays.items()}
+        addresses[ORDER] = order.ctypes.data
         ready.run(ready.records(np.array([batch]), addresses), self.threads)
 
     def _memory(self) -> Mapping[str, Array]:
