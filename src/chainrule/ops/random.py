@@ -218,22 +218,23 @@ def _turn(fraction: Array) -> tuple[Array, Array]:
     """Cosine and sine of ``2 pi fraction`` for fractions in [0, 1), by eighths of a turn and Taylor series."""
     quarter = np.floor(fraction * 4.0 + 0.5)
     angle = (fraction - quarter * 0.25) * (2.0 * math.pi)
+    cosine, sine = _cosine_sine(angle, np.full_like(angle, 1.0))
+    number = quarter.astype(np.int64) % 4
+    swapped = (number == 1) | (number == 3)
+    x, y = np.where(swapped, sine, cosine), np.where(swapped, cosine, sine)
+    return np.where((number == 1) | (number == 2), -x, x), np.where(number >= 2, -y, y)
+
+
+def _cosine_sine(angle: Any, one: Any) -> tuple[Any, Any]:
+    """Cosine and sine of an angle up to an eighth of a turn by Taylor series, of arrays and of elements alike."""
     square = angle * angle
-    cosine, sine = (
-        np.full_like(angle, 1.0 / math.factorial(18)),
-        np.full_like(angle, 1.0 / math.factorial(17)),
-    )
-    cosine = -cosine
+    cosine, sine = one * (-1.0 / math.factorial(18)), one * (1.0 / math.factorial(17))
     for n in range(16, -2, -2):
         sign = 1.0 if n % 4 == 0 else -1.0
         cosine = cosine * square + sign / math.factorial(n)
         if n > 0:
             sine = sine * square - sign / math.factorial(n - 1)
-    sine = sine * angle
-    number = quarter.astype(np.int64) % 4
-    swapped = (number == 1) | (number == 3)
-    x, y = np.where(swapped, sine, cosine), np.where(swapped, cosine, sine)
-    return np.where((number == 1) | (number == 2), -x, x), np.where(number >= 2, -y, y)
+    return cosine, sine * angle
 
 
 def _normal_reference(
@@ -361,14 +362,7 @@ def _turn_element(k: Any, fraction: Any) -> tuple[Any, Any]:
     """`_turn` in the same operations."""
     quarter = k.call("floor", fraction * 4.0 + 0.5)
     angle = (fraction - quarter * 0.25) * (2.0 * math.pi)
-    square = angle * angle
-    cosine, sine = k.constant(-1.0 / math.factorial(18), "float64"), k.constant(1.0 / math.factorial(17), "float64")
-    for n in range(16, -2, -2):
-        sign = 1.0 if n % 4 == 0 else -1.0
-        cosine = cosine * square + sign / math.factorial(n)
-        if n > 0:
-            sine = sine * square - sign / math.factorial(n - 1)
-    sine = sine * angle
+    cosine, sine = _cosine_sine(angle, k.constant(1.0, "float64"))
     number = k.cast(quarter, "int32") & 3
     first, second, third = (number.equals(n) for n in (1, 2, 3))
     swapped = first | third

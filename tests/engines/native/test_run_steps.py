@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +17,7 @@ from chainrule.engines import Stop
 from chainrule.engines.native import threads
 from chainrule.engines.native.executable import Executable as Native
 from chainrule.errors import ChainruleError, DataError, DTypeError, EngineError, ShapeError
+from tests.engines.native.runtime.running import assert_in_child
 from tests.ops.harness import Array
 
 ROWS = np.ones((4, 3), np.float32)
@@ -192,20 +191,15 @@ def test_a_child_that_is_forked_in_the_middle_of_a_step_goes_on_after_a_whole_on
     running.start()
     while block.done < 100:
         time.sleep(0.0005)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the child runs our own code only
-        child = os.fork()
-    if not child:
-        status = 1
-        with contextlib.suppress(BaseException):
-            signal.alarm(5)
-            steps = float(first.data)
-            whole = 101 <= steps < 2_000_001 and second.data.tolist() == [2 * steps] * 3
-            run(native, [0, 1])
-            status = 0 if whole and (float(first.data), second.data[0]) == (steps + 1, 2 * steps + 2) else 2
-        os._exit(status)
+
+    def work() -> bool:
+        steps = float(first.data)
+        whole = 101 <= steps < 2_000_001 and second.data.tolist() == [2 * steps] * 3
+        run(native, [0, 1])
+        return whole and (float(first.data), second.data[0]) == (steps + 1, 2 * steps + 2)
+
     at_fork = block.done
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert_in_child(work, seconds=5)
     give_up = time.monotonic() + 10
     while block.done <= at_fork and time.monotonic() < give_up:  # it goes on in the parent
         time.sleep(0.0005)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +17,7 @@ from typing import TypeAlias
 from chainrule.engines.native.call import Driver
 from tests.engines.native.toys import ToyCall, Toys
 
-__all__ = ["ROOT", "WEIGHTS", "Loaded", "hogs", "in_thread", "planned", "python", "sizes_of"]
+__all__ = ["ROOT", "WEIGHTS", "Loaded", "assert_in_child", "hogs", "in_thread", "planned", "python", "sizes_of"]
 
 ROOT = Path(__file__).resolve().parents[4]
 WEIGHTS = (31, 37, 41)
@@ -50,6 +52,20 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()
     return thread
+
+
+def assert_in_child(work: Callable[[], bool], seconds: int = 20) -> None:
+    """Fork; in the child the work must give True within some seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child runs our own code only
+        child = os.fork()
+    if not child:
+        status = 1
+        with contextlib.suppress(BaseException):
+            signal.alarm(seconds)
+            status = 0 if work() else 2
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import threading
-import warnings
 from pathlib import Path
 
 import pytest
 
 from chainrule.engines.native import threads
-from tests.engines.native.runtime.running import WEIGHTS, Loaded, in_thread, planned, python, sizes_of
+from tests.engines.native.runtime.running import WEIGHTS, Loaded, assert_in_child, in_thread, planned, python, sizes_of
 from tests.engines.native.toys import ToyCall, load_toys
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -22,18 +19,14 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has 
 def test_a_forked_child_has_threads_of_its_own(slow: Loaded) -> None:
     call, expected = planned(slow, sizes_of(200))
     threads.run(call.driver.entry, call.block, 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the child runs our own code only
-        child = os.fork()
-    if not child:
-        status = 1
-        with contextlib.suppress(BaseException):
-            call.clear()
-            ran = threads.run(call.driver.entry, call.block, 3)
-            load_toys(3)  # LLVM works too
-            status = 0 if (ran, call.result, threading.active_count()) == (200, expected, 3) else 2
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def work() -> bool:
+        call.clear()
+        ran = threads.run(call.driver.entry, call.block, 3)
+        load_toys(3)  # LLVM works too
+        return (ran, call.result, threading.active_count()) == (200, expected, 3)
+
+    assert_in_child(work)
     call.clear()
     threads.run(call.driver.entry, call.block, 3)
     assert call.result == expected
@@ -55,21 +48,15 @@ def test_fork_while_another_thread_trains_and_compiles(slow: Loaded) -> None:
         while not over.is_set():
             load_toys(2)
 
+    def work() -> bool:
+        call = ToyCall(load_toys(800)[0], sizes)
+        threads.run(call.driver.entry, call.block, 2)
+        return call.result == expected
+
     running = [in_thread(train), in_thread(compile_much)]
     try:
         for _ in range(5):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                child = os.fork()
-            if not child:
-                status = 1
-                with contextlib.suppress(BaseException):
-                    signal.alarm(20)
-                    call = ToyCall(load_toys(800)[0], sizes)
-                    threads.run(call.driver.entry, call.block, 2)
-                    status = 0 if call.result == expected else 2
-                os._exit(status)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert_in_child(work)
     finally:
         over.set()
         for thread in running:
