@@ -1,16 +1,21 @@
-"""Steps emitted for other processors; code for the plainest x86-64 also runs here."""
+"""Steps emitted for other processors; code for the plainest x86-64 also runs here, and for AArch64 where qemu is."""
 
 from __future__ import annotations
 
+import math
 import platform
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import chainrule as cr
 from chainrule import networks
+from chainrule.engines import Executable as Reference
 from chainrule.engines.native import executable
 from chainrule.engines.native.contractions import Generator
 from chainrule.engines.native.emit import emit_plan, new_module
@@ -18,9 +23,19 @@ from chainrule.engines.native.executable import Executable as Native
 from chainrule.engines.native.jit import Target, compile_object, emit_assembly, host_target, undefined_symbols
 from chainrule.engines.native.platform import for_triple
 from chainrule.graph import Graph
+from chainrule.graph.dims import bind_shape
 from chainrule.plan.build import build_plan
-from tests.engines.native.support import StepRun, assert_steps_agree, small_data, small_network
+from tests.engines.native.foreign import emulator, run_step
+from tests.engines.native.support import (
+    StepRun,
+    assert_changes_agree,
+    assert_results_agree,
+    assert_steps_agree,
+    small_data,
+    small_network,
+)
 from tests.engines.native.test_networks import STEPS, everything, images, residual
+from tests.ops.harness import NATIVE_TOLERANCE, Array
 
 pytestmark = pytest.mark.usefixtures("no_cache")
 
@@ -136,10 +151,73 @@ def test_steps_without_fma_and_wide_vectors_agree(make: Callable[[str], cr.Model
 @pytest.mark.slow
 @pytest.mark.usefixtures("baseline")
 def test_every_op_agrees_without_fma_and_wide_vectors() -> None:
-    from chainrule.engines import Executable
     from tests.engines.native.test_registry_native import OPS, compare, graph_of, jobs_of
 
     for op in OPS:
         jobs = jobs_of(op, ("float32",))
         graph = graph_of(jobs)
-        compare(Native(graph), Executable(graph), jobs)
+        compare(Native(graph), Reference(graph), jobs)
+
+
+# --- AArch64, emulated -------------------------------------------------------------------------------------
+
+emulated = pytest.mark.skipif(emulator() is None, reason="no qemu-aarch64: code for AArch64 is made, not run")
+
+
+def on_arm(graph: Graph, inputs: Sequence[Array], state: Mapping[str, Array], batch: int, folder: Path) -> Any:
+    """Outputs and new state of one run on the emulated processor, as the engines give them."""
+    target = TARGETS["aarch64"]
+    generator = Generator(target.lanes32)
+    plan = build_plan(graph, generator, batch + 2)
+    text, program = emit_plan(plan, generator, target, for_triple(target.triple))
+    named = {
+        name: np.asarray(array, item.dtype) for (name, item), array in zip(graph.inputs.items(), inputs, strict=True)
+    }
+    outputs, new = run_step(text, program, target, named, state, batch, folder)
+    found = []
+    for item, content in zip(graph.outputs.values(), outputs, strict=True):
+        shape = bind_shape(item.shape, batch)
+        count = math.prod(shape)
+        found.append(np.frombuffer(content, item.dtype, count).reshape(shape) if count else np.empty(shape, item.dtype))
+    after = {name: np.frombuffer(new[name], array.dtype).reshape(array.shape) for name, array in state.items()}
+    return graph.structure(found), after
+
+
+@emulated
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", [everything, residual], ids=["everything", "residual"])
+def test_steps_run_on_an_emulated_arm(make: Callable[[str], cr.Model], dtype: str, tmp_path: Path) -> None:
+    model = make(dtype)
+    model.compile(cr.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    run = StepRun(model, *images((9, 9, 3), 7, dtype), 7)
+    assert_arm_agrees(run, 7, STEPS[dtype], tmp_path)
+
+
+@emulated
+@pytest.mark.slow
+def test_sparse_gradients_run_on_an_emulated_arm(tmp_path: Path) -> None:
+    model = networks.conv32_conv64_dense64((28, 28, 1), 10)
+    model.compile(cr.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+    assert_arm_agrees(StepRun(model, *images((28, 28, 1), 3, "uint8"), 3), 3, STEPS["float32"], tmp_path)
+
+
+def assert_arm_agrees(run: StepRun, batch: int, tolerance: Mapping[str, float], folder: Path) -> None:
+    inputs, state = run.inputs(0), run.first_state()
+    wanted, after = Reference(run.graph).run(inputs, state)
+    found, found_after = on_arm(run.graph, inputs, state, batch, folder)
+    assert_results_agree(found, wanted, tolerance, "loss")
+    assert_changes_agree(found_after, after, state, tolerance, "step")
+
+
+@emulated
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_op_runs_on_an_emulated_arm(dtype: str, tmp_path: Path) -> None:
+    from tests.engines.native.test_registry_native import OPS, graph_of, inputs_of, jobs_of
+
+    for op in OPS:
+        jobs = jobs_of(op, (dtype,))
+        graph = graph_of(jobs)
+        found, _ = on_arm(graph, inputs_of(jobs), {}, 1, tmp_path)
+        assert_results_agree(found, Reference(graph)(*inputs_of(jobs)), NATIVE_TOLERANCE, op.name)
