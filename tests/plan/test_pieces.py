@@ -73,6 +73,13 @@ def test_a_first_axis_is_cut_inside_units() -> None:
     assert [(piece.start, piece.size) for piece in pieces(kernel.body)] == [(0, 70000), (70000, 30000)]
 
 
+@pytest.mark.parametrize(("first", "second"), [(50001, 33333), (70001, 13), (13, 70001)])
+def test_units_beside_a_cut_touch_nothing_of_the_other_piece(first: int, second: int) -> None:
+    """Also those whose ends are no whole number of vectors, and which lie wholly in one piece."""
+    graph = traced(lambda x, y: ops.concat([x, y], axis=0) * 2.0, (first,), (second,))
+    assert_engines_agree(graph, normal(first), normal(second))
+
+
 def test_bound_axes_stay_whole() -> None:
     plan = planned(lambda x: ops.pad(x, ((1, 1), (2, 0))), (5, 6))
     (kernel,) = plan.kernels

@@ -166,6 +166,14 @@ def test_small_batches_share_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     model.predict(X, batch_size=5)
     model.predict(np.resize(X, (70, *X.shape[1:])), batch_size=1000)
     assert made == [32, 5, 128]
+    for size in range(6, 24):
+        model.predict(X, batch_size=size)
+    assert made[3:] == list(range(6, 24))
+    trainer = model._trainer
+    assert trainer is not None
+    assert len(trainer._executables) == 8
+    model.predict(X, batch_size=23)
+    assert made[3:] == list(range(6, 24))
 
 
 def test_the_reference_engine_has_no_kernels() -> None:

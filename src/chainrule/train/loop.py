@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Trainer"]
 
 _SMALLEST_PLAN = 32
+_MOST_KEPT = 8  # executables, each with its arena; others are taken from the cache again
 _SHUFFLE_STREAM = 0x5487F1E5
 """The random stream of the order of samples; layers' streams are hashes of their paths."""
 
@@ -220,12 +221,14 @@ class Trainer:
         frozen = tuple(weight.trainable for weight in self.model.weights)
         planned = _planned(batch_size, len(x))
         key = (kind, _spec(x), None if y is None else _spec(y), frozen, planned)
-        if key not in self._executables:
+        found = self._executables.pop(key, None)
+        if found is None:
             gathered = ("x",) if y is None else ("x", "y")
-            graph = self._graph(kind, x, y)
-            made = executable(graph, self.model.engine, gathered=gathered, batch_size=planned)
-            self._executables[key] = made
-        return self._executables[key]
+            found = executable(self._graph(kind, x, y), self.model.engine, gathered=gathered, batch_size=planned)
+        self._executables[key] = found  # the last one is the one used last
+        while len(self._executables) > _MOST_KEPT:
+            del self._executables[next(iter(self._executables))]
+        return found
 
     def _graph(self, kind: str, x: Array, y: Array | None) -> Graph:
         if kind == "predict":

@@ -137,6 +137,16 @@ def test_a_batch_of_nothing_gives_results_of_nothing() -> None:
 # --- What the fuzzer found ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("columns", [3, 16, 40])
+@pytest.mark.parametrize("rows", [5, 600])
+def test_a_product_over_a_batch_of_nothing_is_zero(rows: int, columns: int) -> None:
+    specs = input_spec((None, rows)), input_spec((None, columns))
+    native = Native(cr.trace(lambda x, g: ops.matmul(x, g, transpose_a=True), *specs, name="f"), batch=8)
+    x, g = np.ones((8, rows), np.float32), np.ones((8, columns), np.float32)
+    for count in (8, 0, 3):
+        assert (native(x[:count], g[:count]) == count).all()
+
+
 @pytest.mark.parametrize("shape", [(7, 160), (13, 90), (3, 999), (33, 100)])
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_sums_whose_parts_are_of_different_length(shape: tuple[int, int], symbolic: bool) -> None:

@@ -174,14 +174,25 @@ class _MultiplyRows:
         block = DEPTH_IN_CACHE if problem.planned_depth > 2 * DEPTH_IN_CACHE else None
         multiply = problem.multiplier(context, kernel, panels, problem.planned_depth, block_depth=block)
 
-        def unit(u: Value) -> None:
+        wide = problem.columns.width
+
+        def rows_of(u: Value) -> tuple[Index, Index, Buffer]:
             first = f.mul(u, kernel.chunk)
-            count = f.min(kernel.chunk, f.sub(rows, first))
-            target = f.at(y, f.mul(first, problem.columns.width))
+            return first, f.min(kernel.chunk, f.sub(rows, first)), f.at(y, f.mul(first, wide))
+
+        def unit(u: Value) -> None:
+            first, count, target = rows_of(u)
             multiply(f, f.at(a, f.mul(first, problem.a_strides[0])), packed, target, count, depth, panels)
+
+        def blank(u: Value) -> None:
+            _, count, target = rows_of(u)
+            _clear(f, target, count, wide, wide, context.module.lanes(problem.type))
 
         runs = f.let(BOOL, f"icmp sgt i64 {f.index(f.min(rows, depth)).text}, 0")
         f.when(runs, lambda: each_unit(f, unit))
+        if isinstance(problem.depth, Dim):
+            empty = f.let(BOOL, f"icmp sle i64 {f.index(depth).text}, 0")
+            f.when(empty, lambda: each_unit(f, blank))
 
 
 # -- columns and the sum shared out -------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def emit_nest(
         first, last = low, high
         if piece.size is not None:
             first = f.max(f.sub(low, piece.start), 0)
-            last = f.min(f.sub(high, piece.start), piece.size)
+            last = f.max(f.min(f.sub(high, piece.start), piece.size), first)  # a unit beyond the piece has none of it
         _Loops(f, piece.nest, buffers, batch, lanes).run(first, last, bound)
 
 
