@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines.checks import Stop, batch_of, checked_input, checked_inputs
+from chainrule.engines.checks import Stop, batch_of, checked_data, checked_input, checked_inputs, checked_order
 from chainrule.errors import ShapeError
 from chainrule.graph.dims import bind, bind_shape
 from chainrule.graph.graph import CONSTANT, INPUT, Graph
@@ -85,6 +85,9 @@ class Executable:
         Returns:
             How many steps were run; state is written to the variables.
         """
+        order = checked_order(order)
+        specs = {name: item.spec for name, item in self.graph.inputs.items() if name in data}
+        data = checked_data(specs, data, order)
         steps = range(-(-len(order) // batch_size))
         for step in steps:
             rows = order[step * batch_size : (step + 1) * batch_size]

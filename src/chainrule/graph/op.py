@@ -22,7 +22,19 @@ from chainrule.graph.lowering import Lowering, Placement
 if TYPE_CHECKING:
     from chainrule.graph.tensor import Tensor
 
-__all__ = ["Array", "Op", "Spec", "Trait", "get_op", "no_flops", "per_element", "register", "registered_ops"]
+__all__ = [
+    "Array",
+    "Op",
+    "Spec",
+    "Trait",
+    "get_op",
+    "is_own",
+    "no_flops",
+    "own_ops_end_here",
+    "per_element",
+    "register",
+    "registered_ops",
+]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -134,6 +146,7 @@ class Op:
 
 
 _REGISTRY: dict[str, Op] = {}
+_OWN: dict[str, Op] = {}
 
 
 def register(op: Op) -> Op:
@@ -149,6 +162,16 @@ def register(op: Op) -> Op:
         raise OpError(f"op {op.name!r} has no test cases; every op states at least one Case")
     _REGISTRY[op.name] = op
     return op
+
+
+def own_ops_end_here() -> None:
+    """Note that the ops registered so far are the package's; all later ones are a user's."""
+    _OWN.update(_REGISTRY)
+
+
+def is_own(op: Op) -> bool:
+    """Whether an op is the package's, whose rules depend on nothing but the package's version."""
+    return _OWN.get(op.name) is op
 
 
 def get_op(name: str) -> Op:

@@ -3,6 +3,7 @@
 One line exports one op.
 """
 
+from chainrule.graph import op as _op
 from chainrule.ops.activation import elu as elu
 from chainrule.ops.activation import gelu as gelu
 from chainrule.ops.activation import leaky_relu as leaky_relu
@@ -79,3 +80,5 @@ from chainrule.ops.softmax import softmax as softmax
 from chainrule.ops.structure import cast as cast
 from chainrule.ops.structure import identity as identity
 from chainrule.ops.structure import stop_gradient as stop_gradient
+
+_op.own_ops_end_here()

@@ -241,8 +241,8 @@ class Trainer:
 def _planned(batch_size: int, samples: int) -> int:
     """The batch size to plan for.
 
-    It follows from the call alone, not from calls before it, and so do the bits of what is computed.  Few samples need
-    no plan for a large batch; as many as differ little share one.
+    It follows from the call alone, not from calls before it, and so do the bits of what is computed.  Fewer samples
+    than a batch need no plan for all of it; numbers of samples that differ little share one.
     """
     return min(batch_size, max(_SMALLEST_PLAN, 1 << (samples - 1).bit_length()))
 

@@ -207,6 +207,11 @@ class CallBlock:
         """Whether the gate is open for a generation: the caller has not been through it and closed it."""
         return self._get(Field.GATE) & -CLOSED == generation << 32
 
+    @property
+    def closed(self) -> bool:
+        """Whether the caller has been through the gate and closed it."""
+        return self._get(Field.GATE) & CLOSED != 0
+
     def call_off(self) -> None:
         """Let the threads at an open gate come out again before the first step, once the caller has entered."""
         self._set(Field.LIMIT, self._get(Field.FIRST))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -217,6 +220,7 @@ class Executable:
         self._variables: Mapping[str, Array] | None = None
         self._changing = [entry.variable for entry in graph.state if entry.changes]
         self._at_least = at_least
+        self._frame: FrameType | None = None
         self._lock = threading.RLock()
         _alive.add(self)
         if batch is not None:
@@ -224,10 +228,11 @@ class Executable:
 
     def __call__(self, *inputs: Any) -> Any:
         """Run once; state is read from the variables before and written to them after."""
-        with self._lock:
+        with self._running():
             arrays, batch = self._load(inputs)
             ready = self._ready(batch)
             ready.bind_state(self._memory())
+            self._state_changed()  # here too, since an interrupt may keep the other one from all variables
             try:
                 self._step(ready, arrays, batch)
             finally:
@@ -236,7 +241,7 @@ class Executable:
 
     def run(self, inputs: Sequence[Any], state: Mapping[str, Array]) -> tuple[Any, dict[str, Array]]:
         """Run once on explicit state: every variable's value by name; gives the results and the new state."""
-        with self._lock:
+        with self._running():
             arrays, batch = self._load(inputs)
             ready = self._ready(batch)
             own = {
@@ -281,9 +286,10 @@ class Executable:
         addresses |= {source_of(name): _address(array) for name, array in sources.items()}
         for name, (array, distance) in held.items():
             addresses[name] = _address(array) + numbers * distance if distance else _address(array)
-        with self._lock:
+        with self._running():
             ready = self._ready(min(batch_size, len(order)))
             ready.bind_state(self._memory())
+            self._state_changed()
             try:
                 return ready.run(ready.records(batches, addresses), self.threads, stop)
             finally:
@@ -320,6 +326,28 @@ class Executable:
         if self._variables is None:
             self._variables = {entry.name: entry.variable.memory() for entry in self.graph.state}
         return self._variables
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """One run at a time.
+
+        Raises:
+            EngineError: a run of this very executable is further out on the stack, as when a signal handler came in its
+                middle; it would find other inputs and outputs than its own.
+        """
+        with self._lock:
+            frame: FrameType | None = sys._getframe()
+            while self._frame is not None and frame is not None:
+                if frame is self._frame:
+                    raise EngineError(
+                        f"{self.graph.name} is running already in this thread; expected one run at a time"
+                    )
+                frame = frame.f_back
+            self._frame = sys._getframe(2)  # who runs it; one that was interrupted is no longer on the stack
+            try:
+                yield
+            finally:
+                self._frame = None
 
     def _state_changed(self) -> None:
         for variable in self._changing:

@@ -181,9 +181,13 @@ class Pool:
             time.sleep(0.001)
 
     def _elsewhere(self) -> list[CallBlock]:
-        """The calls of other threads that are in native code, or on their way; an interrupted one is in no thread."""
+        """The calls of other threads that are in native code.
+
+        An interrupted one is in no thread, and one whose gate is closed has come out: its thread may be in a signal
+        handler that waits for the lock.
+        """
         here = threading.get_ident()
-        return [block for block in tuple(self._running) if block.holder not in (here, None)]
+        return [block for block in tuple(self._running) if block.holder not in (here, None) and not block.closed]
 
     def _enter(self, entry: NativeFunction, block: CallBlock, steps: int, threads: int) -> None:
         """Go through native code once, for some steps, with the workers that are free."""
@@ -195,8 +199,8 @@ class Pool:
                 self._running.add(block)
                 self._let_out(call.caller, block)
                 workers = self._reserve(call, threads - 1)
-            first = block.done
-            call.generation = block.open(steps, 1 + len(workers))
+                first = block.done
+                call.generation = block.open(steps, 1 + len(workers))  # from here on they are not idle for others
             for thread, worker in enumerate(workers, 1):
                 worker.give(call, thread)
             start = time.perf_counter_ns()
