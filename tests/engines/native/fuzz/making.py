@@ -239,7 +239,7 @@ class _Maker:
 
     def draw(self) -> int:
         kind, x = self.pick(("dropout", "dropout", "noise", "uniform")), self.choose(lambda v: v.ndim >= 2)
-        stream = int(self.rng.integers(1000))
+        stream = 1000 * self.tried + int(self.rng.integers(1000))  # no two draws share one
         return self.add(kind, x, stream=stream, **({"rate": 0.4} if kind == "dropout" else {}))
 
     def pixels(self) -> int:
