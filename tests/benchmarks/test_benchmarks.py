@@ -247,6 +247,7 @@ def test_chainrules_own_failure_ends_the_benchmark_with_its_traceback(tmp_path: 
     assert not list(tmp_path.glob("*.md"))
 
 
+@pytest.mark.slow
 def test_fresh_processes_tell_what_is_lacking_from_failures(tmp_path: Path) -> None:
     good, impossible = fresh.measure([Peer("echo", ECHO, ("good", "impossible"))], SMALL, 1, tmp_path / "log")[::2]
     assert good.values("data_bytes") == [4 * 8 * (28 * 28 * 4 + 8)]
@@ -266,6 +267,7 @@ def test_every_round_is_one_reading(tmp_path: Path) -> None:
     assert json.loads(json.dumps(group.to_json()))["setting"]["batch"] == 8
 
 
+@pytest.mark.slow
 def test_chainrule_trains_in_its_worker(tmp_path: Path) -> None:
     with workers() as alive:
         alive.append(

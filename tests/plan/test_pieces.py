@@ -106,6 +106,7 @@ def size(*found: Piece) -> int:
     return sum(len(list(walk(*piece.nest.roots()))) for piece in found)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_cut_nests_compute_what_the_reference_does(data: st.DataObject) -> None:
@@ -122,6 +123,7 @@ def test_cut_nests_compute_what_the_reference_does(data: st.DataObject) -> None:
     assert_engines_agree(traced(function, shape), normal(*shape))
 
 
+@pytest.mark.slow
 def test_a_long_concatenation() -> None:
     graph = traced(lambda x: ops.concat([ops.relu(x * float(i)) for i in range(150)], axis=1), (None, 3))
     assert_engines_agree(graph, normal(4, 3))

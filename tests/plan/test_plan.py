@@ -332,6 +332,7 @@ def test_kernels_that_wait_for_each_other_are_refused() -> None:
     batch=st.integers(1, 9),
     off=st.sets(st.sampled_from(PASSES)),
 )
+@pytest.mark.slow
 def test_plans_of_random_graphs_obey_the_laws(seed: int, batch: int, off: set[str]) -> None:
     """`build_plan` verifies; and however the passes are combined, results have a place."""
     graph = build(make_recipe(seed), "float32")

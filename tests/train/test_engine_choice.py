@@ -151,6 +151,7 @@ def test_bits_do_not_depend_on_earlier_batches() -> None:
     assert bits(used) == bits(fresh)
 
 
+@pytest.mark.slow
 def test_small_batches_share_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     made = list[int]()
 

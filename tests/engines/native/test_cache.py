@@ -320,6 +320,7 @@ print(json.dumps([hits, wrong]))
 """
 
 
+@pytest.mark.slow
 def test_processes_do_not_disturb_one_another(folder: Path) -> None:
     opened()
     running = [

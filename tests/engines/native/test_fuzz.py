@@ -58,6 +58,7 @@ def test_a_seed_is_always_the_same_graph() -> None:
         assert fuzz.build(recipe, "float32").show() == fuzz.build(recipe, "float32").show()
 
 
+@pytest.mark.slow
 def test_graphs_are_of_many_kinds() -> None:
     """What the planner has passes for appears often."""
     recipes = [make_recipe(seed) for seed in range(300)]

@@ -161,7 +161,8 @@ class Pool:
         """Let no call enter native code until `resume`, and wait until those of other threads are out of it."""
         self._lock.acquire()
         self._let_out(threading.get_ident())
-        while others := self._elsewhere():
+        # One whose gate is closed has come out: its thread may be in a signal handler that waits for the lock.
+        while others := [block for block in self._elsewhere() if not block.closed]:
             for block in others:
                 block.pause()
             time.sleep(0.001)
@@ -181,13 +182,9 @@ class Pool:
             time.sleep(0.001)
 
     def _elsewhere(self) -> list[CallBlock]:
-        """The calls of other threads that are in native code.
-
-        An interrupted one is in no thread, and one whose gate is closed has come out: its thread may be in a signal
-        handler that waits for the lock.
-        """
+        """The calls of other threads that are in native code, or on their way; an interrupted one is in no thread."""
         here = threading.get_ident()
-        return [block for block in tuple(self._running) if block.holder not in (here, None) and not block.closed]
+        return [block for block in tuple(self._running) if block.holder not in (here, None)]
 
     def _enter(self, entry: NativeFunction, block: CallBlock, steps: int, threads: int) -> None:
         """Go through native code once, for some steps, with the workers that are free."""

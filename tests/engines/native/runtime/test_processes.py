@@ -32,6 +32,7 @@ def test_a_forked_child_has_threads_of_its_own(slow: Loaded) -> None:
     assert call.result == expected
 
 
+@pytest.mark.slow
 @needs_fork
 def test_fork_while_another_thread_trains_and_compiles(slow: Loaded) -> None:
     driver, toys = slow

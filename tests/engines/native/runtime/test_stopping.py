@@ -179,6 +179,7 @@ print("ends")
 """
 
 
+@pytest.mark.slow
 def test_the_interpreter_ends_while_a_daemon_thread_trains() -> None:
     begin = time.monotonic()
     done = python(ENDING)
