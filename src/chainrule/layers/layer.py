@@ -151,7 +151,10 @@ class Layer:
         """Make the weights for an input shape (a list of shapes for layers that join tensors)."""
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output; take a `training` argument if the layer acts differently in training."""
+        """Compute the output; take a `training` argument if the layer acts differently in training.
+
+        Not abstract: a layer that only holds others may be made and never called.
+        """
         raise NotImplementedError(f"layer {self.path!r}: {type(self).__name__} has no call()")
 
     def get_config(self) -> dict[str, Any]:

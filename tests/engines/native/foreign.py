@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines.native.driver import IDLE_CLAIM, Field, rounded
+from chainrule.engines.native.driver import IDLE_CLAIM, LINE, Field, rounded
 from chainrule.engines.native.jit import Target, compile_object
 from chainrule.engines.native.program import Program
 
@@ -23,7 +23,6 @@ Array = np.ndarray[Any, Any]
 
 BASE = 0x400000
 """Where the program lies."""
-LINE = 128
 
 
 def emulator() -> str | None:

@@ -23,21 +23,18 @@ from chainrule.engines.native.jit import (
 )
 from chainrule.engines.native.products import (
     RUN_TIME,
-    ChannelSums,
     ConvolutionRows,
     ConvolutionWeights,
     InputGradientPanels,
     MatrixProduct,
     Panels,
     Tile,
-    emit_channel_sums,
     emit_convolution_rows,
     emit_convolution_weights,
     emit_matrix_product,
     emit_pack_input_gradient,
     emit_pack_panels,
     emit_pack_panels_transposed,
-    emit_unpack_panels,
     panel_width,
 )
 from chainrule.engines.native.types import F32, F64, I64, Type
@@ -236,17 +233,6 @@ def test_weight_gradient_of_some_rows_in_natural_order() -> None:
     close(dw[:-GUARD].reshape(3, 3, 3, 32), expected, F32)
 
 
-@pytest.mark.parametrize("type", TYPES)
-def test_channel_sums(type: Type) -> None:
-    panel = panel_width(Module(8), type)
-    spec = ChannelSums(type, 3, 5, 7, 7 * 3 * panel, 3 * panel, run_time_rows=True)
-    bench = Bench(emit_channel_sums, spec)
-    g, start = normal(5, 7, 3 * panel), normal(3 * panel, seed=1)
-    db = bench.array(start)
-    bench(bench.array(g), db, 4)
-    close(db[:-GUARD], start + g[:4].sum((0, 1)), type)
-
-
 MATRICES = [
     # columns, k, the rest
     (1, 1, {}),
@@ -336,12 +322,6 @@ def test_packing(rows: int, columns: int, type: Type) -> None:
             bench(bench.array(natural), target, rows, panel, panel + 1)
         np.testing.assert_array_equal(target[:-GUARD].reshape(expected.shape), expected)
         assert np.isnan(target[-GUARD:]).all()
-    bench = Bench(emit_unpack_panels, Panels(type, columns, columns + 2))
-    back = bench.blank(rows * (columns + 2))
-    bench(back, bench.array(packed(matrix, bench.panel)), rows, 0, -(-columns // bench.panel))
-    got = back[: rows * (columns + 2)].reshape(rows, -1)
-    np.testing.assert_array_equal(got[:, :columns], matrix)
-    assert np.isnan(got[:, columns:]).all()
 
 
 @pytest.mark.parametrize("type", TYPES)
@@ -510,6 +490,9 @@ def test_without_fused_multiply_add() -> None:
 
 
 def test_the_checked_build_notices_a_stray_access() -> None:
-    bench = Bench(emit_channel_sums, ChannelSums(F32, 1, 2, 3, 48, 16, run_time_rows=True))
-    with pytest.raises(AssertionError, match="load of f g"):
-        bench(bench.array(normal(3, 3, 16)), bench.array(normal(16)), 3)
+    strides: dict[str, Any] = {"x_row_stride": 3, "x_pixel_stride": 1, "y_row_stride": 48, "y_pixel_stride": 16}
+    bench = Bench(emit_convolution_rows, ConvolutionRows(F32, 1, 1, 2, 3, (1, 1), **strides, run_time_rows=True))
+    operands = bench.array(normal(3, 3)), bench.array(normal(16)), bench.blank(3 * 48)
+    bench(*operands, 2)
+    with pytest.raises(AssertionError, match="store of f y"):
+        bench(*operands, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -18,7 +17,7 @@ from chainrule.engines import Stop
 from chainrule.engines.native import threads
 from chainrule.engines.native.executable import Executable as Native
 from chainrule.errors import ChainruleError, DataError, DTypeError, EngineError, ShapeError
-from tests.engines.native.runtime.running import assert_in_child
+from tests.engines.native.runtime.running import assert_in_child, needs_fork
 from tests.ops.harness import Array
 
 ROWS = np.ones((4, 3), np.float32)
@@ -181,7 +180,7 @@ def test_an_interrupted_assignment_agrees_with_the_memory(monkeypatch: pytest.Mo
 # --- Forks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@needs_fork
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
 def test_a_signal_handler_cannot_run_what_it_came_in_the_middle_of() -> None:
     native, first, _ = counting()

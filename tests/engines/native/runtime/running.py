@@ -14,13 +14,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import pytest
+
 from chainrule.engines.native.call import Driver
 from tests.engines.native.toys import ToyCall, Toys
 
-__all__ = ["ROOT", "WEIGHTS", "Loaded", "assert_in_child", "hogs", "in_thread", "planned", "python", "sizes_of"]
+__all__ = [
+    "ROOT",
+    "WEIGHTS",
+    "Loaded",
+    "assert_in_child",
+    "hogs",
+    "in_thread",
+    "needs_fork",
+    "planned",
+    "python",
+    "sizes_of",
+]
 
 ROOT = Path(__file__).resolve().parents[4]
 WEIGHTS = (31, 37, 41)
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 
 Loaded: TypeAlias = tuple[Driver, Toys]
 

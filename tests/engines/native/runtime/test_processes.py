@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from chainrule.engines.native import threads
-from tests.engines.native.runtime.running import WEIGHTS, Loaded, assert_in_child, in_thread, planned, python, sizes_of
+from tests.engines.native.runtime.running import (
+    WEIGHTS,
+    Loaded,
+    assert_in_child,
+    in_thread,
+    needs_fork,
+    planned,
+    python,
+    sizes_of,
+)
 from tests.engines.native.toys import ToyCall, load_toys
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 
 
 @needs_fork

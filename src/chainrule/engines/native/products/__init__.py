@@ -10,10 +10,8 @@ their producers, so that no product needs masks or channel tails.
 """
 
 from chainrule.engines.native.products.convolution import (
-    ChannelSums,
     ConvolutionRows,
     ConvolutionWeights,
-    emit_channel_sums,
     emit_convolution_rows,
     emit_convolution_weights,
 )
@@ -24,13 +22,11 @@ from chainrule.engines.native.products.packing import (
     emit_pack_input_gradient,
     emit_pack_panels,
     emit_pack_panels_transposed,
-    emit_unpack_panels,
 )
 from chainrule.engines.native.products.tile import RUN_TIME, Tile, default_tile, panel_width
 
 __all__ = [
     "RUN_TIME",
-    "ChannelSums",
     "ConvolutionRows",
     "ConvolutionWeights",
     "InputGradientPanels",
@@ -38,13 +34,11 @@ __all__ = [
     "Panels",
     "Tile",
     "default_tile",
-    "emit_channel_sums",
     "emit_convolution_rows",
     "emit_convolution_weights",
     "emit_matrix_product",
     "emit_pack_input_gradient",
     "emit_pack_panels",
     "emit_pack_panels_transposed",
-    "emit_unpack_panels",
     "panel_width",
 ]

@@ -14,9 +14,6 @@ Three functions, all for one sample and its valid (caller-padded) map, NHWC with
     dw in panels like w, or with other strides (natural HWIO where K is a whole number of panels).  g is read fastest
     in panels too, ``[panel][rows][columns][PANEL]``: the pixels of one panel of a natural g lie in few cache sets.
 
-``ChannelSums``: ``void @f(ptr %g, ptr %db[, i64 %rows])``
-    ``db[k] += sum over i, j of g[i][j][k]``: the bias gradient.
-
 The input gradient is `ConvolutionRows` on g, its weights packed by `packing.emit_pack_input_gradient`.  A strided one
 is one such product per phase (i mod sy, j mod sx), each with its own taps, writing every sy-th row and sx-th pixel
 through y's strides.
@@ -44,10 +41,8 @@ from chainrule.engines.native.products.tile import (
 from chainrule.engines.native.types import I64, Type
 
 __all__ = [
-    "ChannelSums",
     "ConvolutionRows",
     "ConvolutionWeights",
-    "emit_channel_sums",
     "emit_convolution_rows",
     "emit_convolution_weights",
 ]
@@ -172,25 +167,6 @@ class ConvolutionWeights(_Windows):
         return _reach((self.panels, self.taps), (self.dw_panel_stride or self.taps * row, row), panel)
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelSums:
-    """Sums of a map over its pixels, channel by channel; see the module for the function's signature."""
-
-    type: Type
-    panels: int
-    rows: int
-    width: int
-    g_row_stride: int
-    g_pixel_stride: int
-    g_panel_stride: int | None = None
-    run_time_rows: bool = False
-
-    def g_size(self, panel: int) -> int:
-        """Elements of g that a call reaches, for panels of so many channels."""
-        strides = (self.g_panel_stride or panel, self.g_row_stride, self.g_pixel_stride)
-        return _reach((self.panels, self.rows, self.width), strides, panel)
-
-
 def _reach(counts: Sequence[int], strides: Sequence[int], run: int) -> int:
     """Elements from the first to the last of nested loops under these strides, which read runs of so many."""
     return sum((count - 1) * stride for count, stride in zip(counts, strides, strict=True)) + run
@@ -289,33 +265,6 @@ def emit_convolution_weights(module: Module, name: str, spec: ConvolutionWeights
             block(i, f.min(size, f.sub(all_rows, i)))
 
         f.loop(0, all_rows, some, step=size)
-
-
-def emit_channel_sums(module: Module, name: str, spec: ChannelSums) -> None:
-    """Add a `ChannelSums` function to a module."""
-    lanes, panel = module.lanes(spec.type), panel_width(module, spec.type)
-    f = Function(module, name, [("ptr", "g"), ("ptr", "db"), *[("i64", "rows")] * spec.run_time_rows])
-    g = Buffer("%g", spec.type, spec.g_size(panel), f"{name} g")
-    db = Buffer("%db", spec.type, spec.panels * panel, f"{name} db")
-    rows: Index = Value("%rows", I64) if spec.run_time_rows else spec.rows
-
-    def one(number: Value, _: list[Value]) -> None:
-        columns = vectors(f, [f.mul(number, spec.g_panel_stride or panel)], lanes)
-        outputs = vectors(f, [f.mul(number, panel)], lanes)
-
-        def row(i: Value, sums: list[Value]) -> list[Value]:
-            def pixel(j: Value, sums: list[Value]) -> list[Value]:
-                at = f.add(f.mul(i, spec.g_row_stride), f.mul(j, spec.g_pixel_stride))
-                pairs = zip(sums, columns, strict=True)
-                return [f.binary("fadd", total, f.load(g, f.add(at, column), lanes)) for total, column in pairs]
-
-            return f.loop(0, spec.width, pixel, sums)
-
-        sums = f.loop(0, rows, row, [f.load(db, place, lanes) for place in outputs])
-        for total, place in zip(sums, outputs, strict=True):
-            f.store(total, db, place)
-
-    f.loop(0, spec.panels, one)
 
 
 def _block_rows(spec: ConvolutionWeights, panel_bytes: int) -> int:

@@ -1,4 +1,4 @@
-"""Packing of matrices and convolution weights into panels, and back.
+"""Packing of matrices and convolution weights into panels.
 
 A packed matrix of `rows` rows is ``[panel][rows][PANEL]``; columns beyond the last one are zeros.  The functions take
 a range of panels, so that threads can share the work or one panel can be packed into scratch just before its use.
@@ -11,7 +11,6 @@ i64 %stride, i64 %packed_stride])``
     R*S*C rows and K columns, dense weights one of I rows and O columns.
     `emit_pack_panels_transposed`: ``packed[p][i][j] = natural[p*PANEL + j][i]``, by transposing square blocks in
     registers: dense weights ``[I][O]`` for the input gradient (columns=I, rows=O).
-    `emit_unpack_panels`: ``natural[i][p*PANEL + j] = packed[p][i][j]``, real columns only.
 
 ``InputGradientPanels``: ``void @f(ptr %natural, ptr %packed, i64 %panel_low, i64 %panel_high)``
     HWIO to ``[panel of C][taps][K][PANEL]`` with the taps in the order that the input gradient reads them.
@@ -32,7 +31,6 @@ __all__ = [
     "emit_pack_input_gradient",
     "emit_pack_panels",
     "emit_pack_panels_transposed",
-    "emit_unpack_panels",
 ]
 
 
@@ -100,12 +98,26 @@ class InputGradientPanels:
 
 def emit_pack_panels(module: Module, name: str, spec: Panels) -> None:
     """Add a function that packs a row-major matrix."""
-    _emit_copy(module, name, spec, pack=True)
+    lanes, panel = module.lanes(spec.type), spec.width or panel_width(module, spec.type)
+    p = _begin(module, name, spec, transposed=False)
+    f = p.f
 
+    def one(number: Index, columns: int) -> None:
+        start, packed_start = f.mul(number, panel), f.mul(number, p.packed_stride)
+        pieces = [(v * lanes, lanes) for v in range(columns // lanes)]
+        pieces += [(place, 1) for place in range(columns // lanes * lanes, columns)]
 
-def emit_unpack_panels(module: Module, name: str, spec: Panels) -> None:
-    """Add a function that writes packed panels to a row-major matrix."""
-    _emit_copy(module, name, spec, pack=False)
+        def row(i: Value, _: list[Value]) -> None:
+            outside = f.add(start, f.mul(i, p.stride))
+            inside = f.add(packed_start, f.mul(i, panel))
+            for place, width in pieces:
+                f.store(f.load(p.natural, f.add(outside, place), width), p.packed, f.add(inside, place))
+            for place in range(columns, panel):
+                f.store(f.constant(0.0, spec.type), p.packed, f.add(inside, place))
+
+        f.loop(0, p.rows, row, guard=True)
+
+    _ranged(f, p.columns, spec.columns % panel, panel, one)
 
 
 def emit_pack_panels_transposed(module: Module, name: str, spec: Panels) -> None:
@@ -208,33 +220,6 @@ def _ranged(f: Function, columns: Index, rest: int, panel: int, body: Callable[[
             body(whole, rest)
 
         f.loop(f.max(low, whole), high, last)
-
-
-def _emit_copy(module: Module, name: str, spec: Panels, *, pack: bool) -> None:
-    lanes, panel = module.lanes(spec.type), spec.width or panel_width(module, spec.type)
-    p = _begin(module, name, spec, transposed=False)
-    f = p.f
-
-    def one(number: Index, columns: int) -> None:
-        start, packed_start = f.mul(number, panel), f.mul(number, p.packed_stride)
-        pieces = [(v * lanes, lanes) for v in range(columns // lanes)]
-        pieces += [(place, 1) for place in range(columns // lanes * lanes, columns)]
-
-        def row(i: Value, _: list[Value]) -> None:
-            outside = f.add(start, f.mul(i, p.stride))
-            inside = f.add(packed_start, f.mul(i, panel))
-            for place, width in pieces:
-                if pack:
-                    f.store(f.load(p.natural, f.add(outside, place), width), p.packed, f.add(inside, place))
-                else:
-                    f.store(f.load(p.packed, f.add(inside, place), width), p.natural, f.add(outside, place))
-            if pack:
-                for place in range(columns, panel):
-                    f.store(f.constant(0.0, spec.type), p.packed, f.add(inside, place))
-
-        f.loop(0, p.rows, row, guard=True)
-
-    _ranged(f, p.columns, spec.columns % panel, panel, one)
 
 
 def _transpose(
