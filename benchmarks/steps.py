@@ -2,14 +2,15 @@
 
 For each network, batch size and number of threads, all workers are started, warmed up and checked (they must agree on
 the loss before and after the same first steps), and then take turns: in every round each variant trains one epoch,
-starting one place further on than in the round before. All of this is repeated with fresh processes.
+starting one place further on than in the round before. All of this is repeated with fresh processes, for the variants
+that could be the fastest: one that took `HOPELESS` times as long as the fastest peer has been measured enough.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ __all__ = ["Group", "Plan", "Row", "disagreement", "is_disturbed", "measure", "t
 
 REST_SECONDS = 0.02
 """A pause after each run: thread pools that spin for a moment before they sleep must not disturb the next one."""
+
+HOPELESS = 1.5
 
 FIRST_LOSS_TOLERANCE = 1e-4
 LOWEST_CLOCK = 0.85
@@ -101,7 +104,8 @@ def measure(plan: Plan) -> list[Group]:
 
 def _measure_once(group: Group, plan: Plan, repeat: int) -> None:
     with workers() as alive:
-        turns = [turn for peer in plan.peers for turn in _started(peer, group, plan, alive)]
+        left = contenders(group, plan.peers)
+        turns = [turn for peer in left for turn in _started(peer, group, plan, alive)]
         for number in range(plan.rounds):
             group.gflops.append(measure_fma(group.setting.threads))
             group.clock_ghz.append(measure_clock(group.setting.threads))
@@ -110,6 +114,18 @@ def _measure_once(group: Group, plan: Plan, repeat: int) -> None:
                 _turn(worker, variant, row, group, alive)
         for worker, variant, row in turns:
             row.last_loss = worker.ask("loss", variant)["loss"]
+
+
+def contenders(group: Group, peers: Sequence[Peer]) -> list[Peer]:
+    """The peers with the variants that are still worth measuring: ours, and what may prove the fastest of the others."""
+    medians = {row.label: quartiles(row.milliseconds)[1] for row in measured(group) if row.label != OURS}
+    limit = HOPELESS * min(medians.values(), default=0.0)
+    found = []
+    for peer in peers:
+        kept = tuple(v for v in peer.variants if peer.is_ours() or medians.get(peer.label(v), limit) <= limit)
+        if kept:
+            found.append(replace(peer, variants=kept))
+    return found
 
 
 def _started(peer: Peer, group: Group, plan: Plan, alive: list[Worker]) -> list[tuple[Worker, str, Row]]:
@@ -203,9 +219,11 @@ def _summary(groups: Sequence[Group]) -> str:
 
 
 def _ratio(row: Row, ours: Row | None) -> str:
-    if ours is None or not ours.milliseconds or len(row.milliseconds) != len(ours.milliseconds):
+    """Of the rounds that both took part in: a row that was given up took part in the first ones."""
+    count = len(row.milliseconds)
+    if ours is None or not ours.milliseconds or count > len(ours.milliseconds):
         return "-"
-    return f"{less_favourable(row.milliseconds, ours.milliseconds):.2f}"
+    return f"{less_favourable(row.milliseconds, ours.milliseconds[:count]):.2f}"
 
 
 def _details(group: Group, peak: float) -> str:

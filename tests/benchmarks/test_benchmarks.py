@@ -19,7 +19,7 @@ from benchmarks.peak import Peak, measure_bandwidth, measure_clock, measure_fma
 from benchmarks.peers import OURS, Peer, choose, environment_of, peers
 from benchmarks.protocol import Setting, Unavailable, Worker, WorkerError, workers
 from benchmarks.report import less_favourable, markdown_table, quartiles
-from benchmarks.steps import Group, Plan, Row, disagreement, measure, tables
+from benchmarks.steps import Group, Plan, Row, contenders, disagreement, measure, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Setting("conv32-conv64-dense64", batch=8, threads=1, steps=4)
@@ -265,6 +265,22 @@ def test_every_round_is_one_reading(tmp_path: Path) -> None:
     assert group.rows["echo good"].milliseconds == pytest.approx([1.0] * 6)
     assert group.rows["echo better"].last_loss == 0.5
     assert json.loads(json.dumps(group.to_json()))["setting"]["batch"] == 8
+
+
+def test_hopeless_variants_are_measured_once_only() -> None:
+    group = Group(SMALL)
+    times = {OURS: 1.0, "a quick": 2.0, "a slow": 3.1, "b near": 2.9}
+    group.rows = {label: Row(label, [time] * 3) for label, time in times.items()}
+    group.rows["a broken"] = Row("a broken", error="no compiler")
+    everyone = [Peer(OURS, ECHO, ("",)), Peer("a", ECHO, ("quick", "slow", "broken")), Peer("b", ECHO, ("near",))]
+    assert contenders(Group(SMALL), everyone) == everyone
+    assert [peer.variants for peer in contenders(group, everyone)] == [("",), ("quick", "broken"), ("near",)]
+    group.rows[OURS].milliseconds += [2.0] * 3  # a slower minute counts only for those that saw it
+    group.rows["a quick"].milliseconds += [2.0] * 3
+    group.gflops, group.clock_ghz = [1.0], [1.0]
+    text = tables([group])
+    assert "| a slow | 3.10 (3.10-3.10) | 3.10 |" in text
+    assert "| a quick | 2.00 (2.00-2.00) | 1.33 |" in text
 
 
 @pytest.mark.slow

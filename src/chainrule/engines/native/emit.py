@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from chainrule.engines.native.contractions import Generator
 from chainrule.engines.native.driver import Binding, Stage, UnitCount, Work, emit_driver
 from chainrule.engines.native.ir import Function, Index, Module, Value
 from chainrule.engines.native.jit import Target, has_fma
-from chainrule.engines.native.kernels import PARAMETERS, Context, lanes_of
-from chainrule.engines.native.nests import emit_nest, size_value
+from chainrule.engines.native.kernels import PARAMETERS, RANGE, Context, lanes_of, table_buffer
+from chainrule.engines.native.nests import Likeness, emit_nest, likeness, size_value
 from chainrule.engines.native.platform import Platform
 from chainrule.engines.native.program import Place, Program, constant_data
 from chainrule.engines.native.sorting import emit_sort
 from chainrule.engines.native.types import I64
-from chainrule.graph.dims import Dim
+from chainrule.graph.dims import Dim, bind_size
 from chainrule.plan.expr import Storage
 from chainrule.plan.nest import Nest
 from chainrule.plan.plan import Kernel, Plan, Sort
@@ -55,8 +57,9 @@ def emit_plan(
     places, record = _places(plan)
     storages = list(places)
     context = Context(module, {storage: number for number, storage in enumerate(storages)}, plan)
+    alike = _alike(module, plan)
     for kernel in plan.kernels:
-        _emit_kernel(context, generator, kernel)
+        _emit_kernel(context, generator, kernel, alike.get(kernel.name))
     stages = [
         Stage(tuple(_work(plan, kernel) for kernel in stage.kernels)) for stage in plan.stages if stage.kernels
     ] or [_emit_idle(context)]
@@ -106,21 +109,57 @@ def _places(plan: Plan) -> tuple[dict[Storage, Place], int]:
     return places, offset
 
 
-def _emit_kernel(context: Context, generator: Generator, kernel: Kernel) -> None:
+def _emit_kernel(context: Context, generator: Generator, kernel: Kernel, common: Likeness | None) -> None:
     f = Function(context.module, kernel.name, PARAMETERS, where=kernel.where, internal=True)
     batch = Value("%n", I64)
+    if common is not None:
+        _call_common(context, f, kernel, common)
+        return
     buffers = {s: context.buffer(f, s, batch) for s in dict.fromkeys((*kernel.reads, *kernel.writes))}
     if isinstance(kernel.body, Nest):
-        lanes = lanes_of(context.module, kernel.body)
-        low: Index = f.mul(Value("%low", I64), kernel.chunk)
-        high = f.mul(Value("%high", I64), kernel.chunk)
-        if kernel.chunk > 1:
-            high = f.min(high, size_value(f, kernel.extent, batch))
-        emit_nest(f, kernel.body, buffers, batch, low, high, lanes)
+        low, high = _range(f, kernel, batch)
+        emit_nest(f, kernel.body, buffers, batch, low, high, lanes_of(context.module, kernel.body))
     elif isinstance(kernel.body, Sort):
         emit_sort(f, kernel.body, buffers, batch)
     else:
         generator.emit(context, f, kernel, buffers, batch)
+
+
+def _range(f: Function, kernel: Kernel, batch: Value) -> tuple[Index, Index]:
+    """The part of a nest's first axis that the kernel's units are."""
+    low, high = (f.mul(unit, kernel.chunk) for unit in RANGE)
+    return low, f.min(high, size_value(f, kernel.extent, batch)) if kernel.chunk > 1 else high
+
+
+def _alike(module: Module, plan: Plan) -> dict[str, Likeness]:
+    """The nests, by kernel, that have a fellow with the same loops; none in a checked build: its code names the op."""
+    found = {}
+    for kernel in plan.kernels if not module.checked else ():
+        common = likeness(kernel.body, lanes_of(module, kernel.body)) if isinstance(kernel.body, Nest) else None
+        if common is not None:
+            found[kernel.name] = common
+    counts = Counter(found.values())
+    return {name: common for name, common in found.items() if counts[common] > 1}
+
+
+def _call_common(context: Context, f: Function, kernel: Kernel, common: Likeness) -> None:
+    name = context.function(kernel, "nest", common, _emit_common)
+    numbers = (context.entries[storage] for storage in common.storages)
+    indices = (f.index(index).text for index in (*_range(f, kernel, Value("%n", I64)), *numbers))
+    f.call_void(name, ", ".join(("ptr %table", "i64 %n", *(f"i64 {index}" for index in indices))))
+
+
+def _emit_common(module: Module, name: str, common: Likeness) -> None:
+    """``void @name(ptr table, i64 n, i64 low, i64 high, i64 entries...)``: a nest over the table's given entries."""
+    entries = [f"entry{number}" for number in range(len(common.storages))]
+    parameters = (*PARAMETERS[:4], *(("i64", entry) for entry in entries))
+    f = Function(module, name, parameters, internal=True)
+    buffers = {
+        storage: table_buffer(f, f"%{entry}", storage, bind_size(storage.size, 0))
+        for storage, entry in zip(common.storages, entries, strict=True)
+    }
+    low, high = RANGE
+    emit_nest(f, common.nest, buffers, Value("%n", I64), low, high, lanes_of(module, common.nest))
 
 
 def _work(plan: Plan, kernel: Kernel) -> Work:

@@ -27,6 +27,7 @@ __all__ = [
     "emit_prologue",
     "lanes_of",
     "rounded",
+    "table_buffer",
 ]
 
 Spec = TypeVar("Spec", bound=Hashable)
@@ -74,12 +75,10 @@ class Context:
 
     def buffer(self, f: Function, storage: Storage, batch: Value) -> Buffer:
         """A storage's buffer, its address taken from the table."""
-        slot = f.let(I64, f"getelementptr ptr, ptr %table, i64 {self.entries[storage]}").text
-        pointer = f.let(I64, f"load ptr, ptr {slot}, align 8").text
         size: Index = bind_size(storage.size, self.plan.batch)
         if self.module.checked and isinstance(storage.size, Dim):
             size = size_value(f, storage.size, batch)
-        return Buffer(pointer, type_of(storage.dtype), size, storage.name)
+        return table_buffer(f, str(self.entries[storage]), storage, size)
 
     def function(self, kernel: Kernel, part: str, spec: Spec, emit: Callable[[Module, str, Spec], None]) -> str:
         """The name of a function for a description; kernels that need the same one share it.
@@ -95,6 +94,13 @@ class Context:
             self.shared[key] = f"shared.{part}.{len(self.shared)}"
             emit(self.module, self.shared[key], spec)
         return self.shared[key]
+
+
+def table_buffer(f: Function, entry: str, storage: Storage, size: Index) -> Buffer:
+    """The buffer whose address is an entry of the table."""
+    slot = f.let(I64, f"getelementptr ptr, ptr %table, i64 {entry}").text
+    pointer = f.let(I64, f"load ptr, ptr {slot}, align 8").text
+    return Buffer(pointer, type_of(storage.dtype), size, storage.name)
 
 
 def lanes_of(module: Module, nest: Nest) -> int:

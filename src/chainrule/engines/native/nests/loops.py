@@ -14,7 +14,7 @@ from chainrule.plan.expr import Storage, Variable
 from chainrule.plan.nest import Nest, axis_size
 from chainrule.plan.pieces import pieces
 
-__all__ = ["emit_nest"]
+__all__ = ["emit_nest", "ends_whole"]
 
 FOLDED_REGISTERS = 4
 """Registers that one fold accumulates in, if the axis is long enough."""
@@ -47,6 +47,15 @@ def emit_nest(
             first = f.max(f.sub(low, piece.start), 0)
             last = f.max(f.min(f.sub(high, piece.start), piece.size), first)  # a unit beyond the piece has none of it
         _Loops(f, piece.nest, buffers, batch, lanes).run(first, last, bound)
+
+
+def ends_whole(nest: Nest, position: int, lanes: int) -> bool:
+    """Whether every range of an axis is a whole number of vectors, so that no scalar tail is needed."""
+    if lanes == 1:
+        return False
+    extent = axis_size(nest.axes[position])
+    sizes = [extent.scale, extent.offset] if isinstance(extent, Dim) else [extent]
+    return all(size % lanes == 0 for size in sizes) and (position > 0 or nest.chunk % lanes == 0)
 
 
 class _Loops:
@@ -88,18 +97,10 @@ class _Loops:
             whole = count // lanes * lanes if isinstance(count, int) else self._down(count, lanes)
             middle = self.f.add(low, whole)
             self._last(axis, low, middle, lanes)
-        if not self._fits(axis, position, lanes) and not (
+        if not ends_whole(self.nest, position, lanes) and not (
             isinstance(middle, int) and isinstance(high, int) and middle >= high
         ):
             self._last(axis, middle, high, 1)
-
-    def _fits(self, axis: Variable, position: int, lanes: int) -> bool:
-        """Whether every range of the axis is a whole number of vectors."""
-        if lanes == 1:
-            return False
-        extent = axis_size(axis)
-        sizes = [extent.scale, extent.offset] if isinstance(extent, Dim) else [extent]
-        return all(size % lanes == 0 for size in sizes) and (position > 0 or self.nest.chunk % lanes == 0)
 
     def _down(self, count: Value, lanes: int) -> Value:
         return self.f.let(I64, f"and i64 {self.f.index(count).text}, {-lanes}")
