@@ -69,7 +69,7 @@ class Builder:
     def cases(self) -> list[Case]:
         names = list(self.module.functions)
         started = time.perf_counter()
-        library = Library(compile_object(self.module.text()), names)
+        library = Library([compile_object(self.module.text())], names)
         print(f"{len(names)} functions compiled in {1e3 * (time.perf_counter() - started):.0f} ms")
 
         def function(symbol: str) -> Callable[..., Callable[[], None]]:

@@ -117,7 +117,7 @@ def _measure_once(group: Group, plan: Plan, repeat: int) -> None:
 
 
 def contenders(group: Group, peers: Sequence[Peer]) -> list[Peer]:
-    """The peers with the variants that are still worth measuring: ours, and what may prove the fastest of the others."""
+    """The peers with the variants that are still worth measuring: ours, and what may prove the fastest of them."""
     medians = {row.label: quartiles(row.milliseconds)[1] for row in measured(group) if row.label != OURS}
     limit = HOPELESS * min(medians.values(), default=0.0)
     found = []

@@ -20,7 +20,8 @@ from chainrule.errors import ConfigError
 
 KEY, OTHER = "a" * 64, "b" * 64
 PLAN = {"arena": 4096, "names": ["conv2d_1", "größe"], "nested": {"x": [1, 2.5, None, True]}}
-CODE = bytes(range(256)) * 20
+CODE = (bytes(range(256)) * 19, b"", bytes(256))
+SIZE = sum(map(len, CODE))
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
 not_root = pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write everywhere")
@@ -56,8 +57,8 @@ def test_what_is_stored_is_loaded(folder: Path) -> None:
     opened().store(KEY, PLAN, CODE)
     assert opened().load(KEY) == Entry(PLAN, CODE)
     assert opened().load(OTHER) is None
-    opened().store(KEY, [], b"")
-    assert opened().load(KEY) == Entry([], b"")
+    opened().store(KEY, [], ())
+    assert opened().load(KEY) == Entry([], ())
     assert len(list(folder.iterdir())) == 1
 
 
@@ -189,7 +190,7 @@ def test_a_file_in_the_folders_place(folder: Path) -> None:
 
 def test_what_was_used_least_recently_goes_first(folder: Path) -> None:
     store = opened()
-    store.limit = 4 * len(CODE)
+    store.limit = 4 * SIZE
     names = [f"{number:064d}" for number in range(6)]
     for age, name in enumerate(names[:3]):
         store.store(name, {}, CODE)
@@ -202,7 +203,7 @@ def test_what_was_used_least_recently_goes_first(folder: Path) -> None:
 def test_what_is_larger_than_the_cache_is_not_kept(folder: Path) -> None:
     store = opened()
     store.store(KEY, PLAN, CODE)
-    store.limit = len(CODE)
+    store.limit = SIZE
     store.store(OTHER, PLAN, CODE)
     assert store.load(KEY) is not None
     assert store.load(OTHER) is None
@@ -309,9 +310,9 @@ store, draw = ObjectCache(folder, 400_000), random.Random(seed)
 hits = wrong = 0
 for turn in range(300):
     key = f"{draw.randrange(12):064d}"
-    expected = Entry({"key": key}, key.encode() * 1000)
+    expected = Entry({"key": key}, (key.encode() * 1000, b"", key.encode()))
     if draw.random() < 0.3:
-        store.store(key, expected.plan, expected.content)
+        store.store(key, expected.plan, expected.objects)
     else:
         got = store.load(key)
         hits += got is not None

@@ -20,7 +20,14 @@ from chainrule.engines.native import executable
 from chainrule.engines.native.contractions import Generator
 from chainrule.engines.native.emit import emit_plan, new_module
 from chainrule.engines.native.executable import Executable as Native
-from chainrule.engines.native.jit import Target, compile_object, emit_assembly, host_target, undefined_symbols
+from chainrule.engines.native.jit import (
+    Target,
+    compile_object,
+    compile_objects,
+    emit_assembly,
+    host_target,
+    undefined_symbols,
+)
 from chainrule.engines.native.platform import for_triple
 from chainrule.graph import Graph
 from chainrule.graph.dims import bind_shape
@@ -132,7 +139,7 @@ def baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine, as if it had nothing but SSE2."""
     plain = Target(host_target().triple, BASELINE.cpu, BASELINE.features)
     monkeypatch.setattr(executable, "host_target", lambda: plain)
-    monkeypatch.setattr(executable, "compile_object", lambda text, target: compile_object(text, plain))
+    monkeypatch.setattr(executable, "compile_objects", lambda texts, target, threads: compile_objects(texts, plain))
 
 
 @runs_here

@@ -163,7 +163,7 @@ def test_code_from_the_cache(expected: str, tmp_path: Path, monkeypatch: pytest.
     def refuse(*_: object, **__: object) -> bytes:
         raise AssertionError("compiled although the cache holds it")
 
-    monkeypatch.setattr(executable, "compile_object", refuse)
+    monkeypatch.setattr(executable, "compile_objects", refuse)
     assert trained(threads=2) == expected
 
 

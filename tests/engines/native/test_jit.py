@@ -86,7 +86,7 @@ def test_the_host_has_what_the_kernel_says() -> None:
 
 
 def test_code_runs() -> None:
-    add = Library(compile_object(ADD), ["add"]).function("add", ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    add = Library([compile_object(ADD)], ["add"]).function("add", ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
     assert add(2, 40) == 42
 
 
@@ -122,7 +122,7 @@ def test_fills_and_copies_are_allowed() -> None:
         "  ret void\n}\ndeclare void @llvm.memset.p0.i64(ptr, i8, i64, i1)\n"
     )
     content = compile_object(text)
-    clear = Library(content, ["clear"]).function("clear", None, ctypes.c_void_p, ctypes.c_int64)
+    clear = Library([content], ["clear"]).function("clear", None, ctypes.c_void_p, ctypes.c_int64)
     data = np.ones(100, np.uint8)
     clear(data.ctypes.data, 60)
     assert data.tolist() == [0] * 60 + [1] * 40
@@ -138,7 +138,7 @@ def test_constants_and_tables_are_found_wherever_the_code_is() -> None:
         "define double @f(i64 %i) {\n  %g = load ptr, ptr @table\n  %r = call double %g(i64 %i)\n  ret double %r\n}\n"
     )
     content = compile_object(text)
-    libraries = [Library(content, ["f"]) for _ in range(3)]
+    libraries = [Library([content], ["f"]) for _ in range(3)]
     for library in libraries:
         assert library.function("f", ctypes.c_double, ctypes.c_int64)(2) == 4.75
 
@@ -164,16 +164,16 @@ def test_threads_may_compile_at_once() -> None:
 @pytest.mark.parametrize("content", [b"", b"rubbish" * 100, b"\x7fELF" + bytes(100)])
 def test_what_is_no_code_for_this_machine_is_refused(content: bytes) -> None:
     with pytest.raises(EngineError, match="cannot be loaded"):
-        Library(content, ["add"])
+        Library([content], ["add"])
 
 
 def test_a_missing_symbol_is_named() -> None:
     with pytest.raises(EngineError, match="subtract"):
-        Library(compile_object(ADD), ["add", "subtract"])
+        Library([compile_object(ADD)], ["add", "subtract"])
 
 
 def test_code_lives_as_long_as_it_is_used() -> None:
-    library = Library(compile_object(ADD), ["add"])
+    library = Library([compile_object(ADD)], ["add"])
     code = weakref.ref(library._code)
     add = library.function("add", ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
     del library
@@ -188,7 +188,7 @@ def test_code_lives_as_long_as_it_is_used() -> None:
 def test_loading_and_unloading_many_times() -> None:
     content = compile_object(ADD)
     for _ in range(100):
-        library = Library(content, ["add"])
+        library = Library([content], ["add"])
         assert library.function("add", ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(1, 2) == 3
 
 

@@ -64,7 +64,7 @@ class Bench:
             accessor = Function(self.module, "stray", [], result="i64")
             accessor.emit(f"ret i64 {accessor.load(Buffer('@chainrule_stray', I64, 4, 'stray'), 0).text}")
             names.append("stray")
-        self._library = Library(compile_object(self.module.text()), names)
+        self._library = Library([compile_object(self.module.text())], names)
         self._names = names
 
     def __call__(self, *arguments: np.ndarray | int) -> None:

@@ -93,7 +93,7 @@ class Toys:
         self.stages, self.rounds = stages, rounds
 
     def load(self, content: bytes, *, checked: bool = False, profile: bool = False) -> Driver:
-        library = Library(content, driver_symbols("toys", checked=checked))
+        library = Library([content], driver_symbols("toys", checked=checked))
         return Driver(library, "toys", self.stages, 4, 32, checked=checked, profile=profile)
 
     def expected(self, sizes: Sequence[int], weights: Sequence[int]) -> int:
@@ -154,4 +154,4 @@ def load_tiny(rounds: int = 0) -> Driver:
     f.store(f.binary("fmul", f.load(left, place), f.load(right, 0)), left, place)
     stages = (Stage((Work("product", UnitCount(0, 1, 1), 1),)),)
     emit_driver(module, "tiny", stages, 2, [], host())
-    return Driver(Library(compile_object(module.text()), driver_symbols("tiny")), "tiny", stages, 2, 0)
+    return Driver(Library([compile_object(module.text())], driver_symbols("tiny")), "tiny", stages, 2, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ __all__ = ["Entry", "ObjectCache", "cache_key", "open_cache"]
 
 _DEFAULT_MEGABYTES = 512
 
-# An entry: the mark of the format, SHA-256 of key and rest, length of the plan, the plan as JSON, the object.
-_MARK = b"chrule01"
+# An entry: the mark of the format, SHA-256 of key and rest, length of the text, the text (plan and sizes of the objects
+# as JSON), the objects.
+_MARK = b"chrule02"
 _HEAD = struct.Struct("<8s32sQ")
 
 _SUFFIX, _DRAFT = ".step", ".draft"
@@ -50,11 +52,11 @@ class Entry:
 
     Attributes:
         plan: whatever the engine needs beside the code, made of JSON's types.
-        content: the object code.
+        objects: the object code, in parts that are linked together.
     """
 
     plan: Any
-    content: bytes
+    objects: tuple[bytes, ...]
 
 
 def cache_key(text: str, target: Target) -> str:
@@ -104,9 +106,9 @@ class ObjectCache:
                 os.utime(path)
         return entry
 
-    def store(self, key: str, plan: Any, content: bytes) -> None:
+    def store(self, key: str, plan: Any, objects: Sequence[bytes]) -> None:
         """Keep a step.  Where that fails, as on a full disk, the step is compiled again next time."""
-        whole = _encode(key, plan, content)
+        whole = _encode(key, plan, objects)
         if len(whole) > self.limit:
             return
         draft = self.folder / f"{secrets.token_hex(8)}{_DRAFT}"
@@ -232,8 +234,9 @@ def _write_own_file(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _encode(key: str, plan: Any, content: bytes) -> bytes:
-    text = json.dumps(plan, separators=(",", ":")).encode()
+def _encode(key: str, plan: Any, objects: Sequence[bytes]) -> bytes:
+    text = json.dumps([plan, [len(one) for one in objects]], separators=(",", ":")).encode()
+    content = b"".join(objects)
     return _HEAD.pack(_MARK, _checksum(key, text, content), len(text)) + text + content
 
 
@@ -245,7 +248,9 @@ def _decode(key: str, whole: bytes) -> Entry | None:
     text, content = whole[_HEAD.size : _HEAD.size + length], whole[_HEAD.size + length :]
     if mark != _MARK or len(text) != length or checksum != _checksum(key, text, content):
         return None
-    return Entry(json.loads(text), content)
+    plan, sizes = json.loads(text)
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return Entry(plan, tuple(content[start:end] for start, end in itertools.pairwise(ends)))
 
 
 def _checksum(key: str, text: bytes, content: bytes) -> bytes:

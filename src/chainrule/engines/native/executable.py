@@ -30,7 +30,7 @@ from chainrule.engines.native import threads as pool
 from chainrule.engines.native.cache import cache_key, open_cache
 from chainrule.engines.native.call import CallBlock, Driver
 from chainrule.engines.native.driver import driver_symbols
-from chainrule.engines.native.jit import Library, compile_object, emit_assembly, host_target
+from chainrule.engines.native.jit import Library, compile_objects, emit_assembly, host_target
 from chainrule.engines.native.platform import host
 from chainrule.engines.native.program import Place, Program
 from chainrule.errors import EngineError, ShapeError
@@ -66,9 +66,9 @@ class KernelTime:
 class Compiled:
     """Code for one graph and one planned batch size, with the memory that it runs in."""
 
-    def __init__(self, program: Program, content: bytes) -> None:
+    def __init__(self, program: Program, objects: Sequence[bytes]) -> None:
         self.program = program
-        library = Library(content, driver_symbols(program.symbol, checked=program.checked))
+        library = Library(objects, driver_symbols(program.symbol, checked=program.checked))
         self.driver = Driver(
             library,
             program.symbol,
@@ -146,9 +146,10 @@ def compiled(
         key = cache_key(f"{_generator_version()}\n{settings}\n{canonical}", target)
         entry = cache.load(key)
         if entry is not None:
-            return Compiled(Program.from_json(entry.plan), entry.content)
+            return Compiled(Program.from_json(entry.plan), entry.objects)
     # Planner and emitters are imported only where something is compiled: what comes from the cache starts sooner.
     from chainrule.engines.native.contractions import Generator
+    from chainrule.engines.native.divide import divided
     from chainrule.engines.native.emit import emit_plan
     from chainrule.plan.build import build_plan
 
@@ -157,10 +158,10 @@ def compiled(
     text, program = emit_plan(plan, generator, target, host(), checked=checked, profile=profile)
     dump("ir", lambda: text)
     dump("assembly", lambda: emit_assembly(text, target))
-    content = compile_object(text, target)
+    objects = compile_objects(divided(text), target, threads=pool.get_threads())
     if cache is not None and key:
-        cache.store(key, program.to_json(), content)
-    return Compiled(program, content)
+        cache.store(key, program.to_json(), objects)
+    return Compiled(program, objects)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ other users of llvmlite in the same process are not affected.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -13,7 +14,8 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ __all__ = [
     "NativeFunction",
     "Target",
     "compile_object",
+    "compile_objects",
     "emit_assembly",
     "has_fma",
     "host_lanes32",
@@ -32,8 +35,8 @@ __all__ = [
     "undefined_symbols",
 ]
 
-# LLVM is used by one thread at a time.  The lock is held over a fork, so that a child never inherits LLVM in the
-# middle of something.
+# One caller at a time uses LLVM, whose threads may compile side by side.  The lock is held over a fork, so that a child
+# never inherits LLVM in the middle of something.
 _LOCK = threading.RLock()
 
 # What code may call from outside: LLVM makes these of fills and copies.  Anything else, above all a function of
@@ -118,31 +121,103 @@ def compile_object(text: str, target: Target | None = None, opt: int = 1) -> byt
     Raises:
         EngineError: the IR is malformed, or the code would call a function that is not in it.
     """
+    return compile_objects([text], target, opt)[0]
+
+
+def compile_objects(texts: Sequence[str], target: Target | None = None, opt: int = 1, threads: int = 1) -> list[bytes]:
+    """Object code for modules that may call one another's functions.
+
+    Args:
+        texts: the modules.
+        target, opt: as for `compile_object`.
+        threads: how many threads compile, each a module at a time.
+
+    Raises:
+        EngineError: as for `compile_object`.
+    """
     target = target or host_target()
-    with _LOCK:
-        machine = _machine(target, opt)
-        content: bytes = machine.emit_object(_parse(text))
-    strangers = [name for name in undefined_symbols(content) if name not in _ALLOWED]
+    with _LOCK, _machines(target, opt, max(1, min(len(texts), threads))) as machines:
+        found = _side_by_side(texts, machines)
+    tables = [_symbols(content) for content in found]
+    known = {*_ALLOWED, *(name for defined, _ in tables for name in defined)}
+    strangers = sorted({name for _, undefined in tables for name in undefined} - known)
     if strangers:
         raise EngineError(f"the generated code calls {', '.join(strangers)}; expected nothing outside of itself")
-    return content
+    return found
+
+
+def _side_by_side(texts: Sequence[str], machines: Sequence[Any]) -> list[bytes]:
+    """Object code for each text, a thread for each code generator; this thread is the first one."""
+    found: dict[int, bytes] = {}
+    failures: list[EngineError] = []
+    waiting = deque(range(len(texts)))
+
+    def work(machine: Any) -> None:
+        with contextlib.suppress(IndexError):  # nothing is left
+            while True:
+                number = waiting.popleft()
+                try:
+                    found[number] = _object_of(machine, texts[number])
+                except EngineError as error:
+                    failures.append(error)
+
+    helpers = [threading.Thread(target=work, args=(machine,)) for machine in machines[1:]]
+    try:
+        for helper in helpers:
+            helper.start()
+        work(machines[0])
+    finally:
+        waiting.clear()  # an interrupt leaves nothing behind that still compiles
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
+    if failures:
+        raise failures[0]
+    return [found[number] for number in range(len(texts))]
+
+
+def _object_of(machine: Any, text: str) -> bytes:
+    """What `TargetMachine.emit_object` gives, without the lock that lets one thread at a time into llvmlite.
+
+    LLVM needs none where every thread has a context and a code generator of its own.
+    """
+    from llvmlite.binding import ffi
+
+    module = _parse(text)
+    emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    emit = getattr(emit, "_cfn", emit)  # a version of llvmlite that keeps it elsewhere compiles one after the other
+    with ffi.OutputString() as message:
+        buffer = emit(machine, module, 1, message)
+        if not buffer:
+            raise EngineError(f"LLVM cannot compile the generated code: {message}")
+    try:
+        start, size = ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer)
+        return ctypes.string_at(start, size)
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def emit_assembly(text: str, target: Target | None = None, opt: int = 1) -> str:
     """The assembly of LLVM IR, for tests and for the curious; arguments and errors as in `compile_object`."""
-    with _LOCK:
-        assembly: str = _machine(target or host_target(), opt).emit_assembly(_parse(text))
+    with _LOCK, _machines(target or host_target(), opt, 1) as machines:
+        assembly: str = machines[0].emit_assembly(_parse(text))
         return assembly
 
 
 def undefined_symbols(content: bytes) -> list[str]:
     """The names that an ELF object leaves to the linker, sorted; nothing is known of other formats."""
+    return sorted(_symbols(content)[1])
+
+
+def _symbols(content: bytes) -> tuple[set[str], set[str]]:
+    """The names that an ELF object defines, and those that it leaves to the linker."""
+    defined: set[str] = set()
+    undefined: set[str] = set()
     if content[:4] != b"\x7fELF":
-        return []
+        return defined, undefined
     (sections,) = struct.unpack_from("<Q", content, 40)
     size, count = struct.unpack_from("<HH", content, 58)
     headers = [struct.unpack_from("<IIQQQQIIQQ", content, sections + size * i) for i in range(count)]
-    found = set()
     for _, kind, _, _, offset, length, link, _, _, entry in headers:
         if kind != 2:  # not a symbol table
             continue
@@ -150,10 +225,9 @@ def undefined_symbols(content: bytes) -> list[str]:
         # The first symbol of every table is empty.
         for place in range(offset + entry, offset + length, entry):
             name, _, _, section = struct.unpack_from("<IBBH", content, place)
-            if section == 0:
-                start = names + name
-                found.add(content[start : content.index(b"\0", start)].decode())
-    return sorted(found)
+            start = names + name
+            (defined if section else undefined).add(content[start : content.index(b"\0", start)].decode())
+    return defined, undefined
 
 
 class _Code:
@@ -187,22 +261,24 @@ class NativeFunction:
 
 
 class Library:
-    """Object code in this process.
+    """Objects in this process, linked together.
 
     The code is unloaded when neither the library nor any of its functions is referred to; a function that runs is.
 
     Args:
-        content: what `compile_object` gave for this machine.
+        objects: what `compile_objects` gave for this machine.
         symbols: the functions that will be asked for.
 
     Raises:
         EngineError: this is no object code for this machine, or a symbol is not in it.
     """
 
-    def __init__(self, content: bytes, symbols: Sequence[str]) -> None:
+    def __init__(self, objects: Sequence[bytes], symbols: Sequence[str]) -> None:
         with _LOCK:
             jit = _jit()
-            builder = _llvm().JITLibraryBuilder().add_object_img(content)
+            builder = _llvm().JITLibraryBuilder()
+            for content in objects:
+                builder.add_object_img(content)
             for name in symbols:
                 builder.export_symbol(name)
             for name, address in _helpers().items():
@@ -243,8 +319,24 @@ def _all_targets() -> None:
     _llvm().initialize_all_asmprinters()
 
 
+@contextlib.contextmanager
+def _machines(target: Target, opt: int, count: int) -> Iterator[list[Any]]:
+    """So many code generators, which are nobody else's meanwhile, not even those of a signal handler's."""
+    idle = _idle(target, opt)
+    taken = [idle.pop() if idle else _new_machine(target, opt) for _ in range(count)]
+    try:
+        yield taken
+    finally:
+        idle.extend(taken)
+
+
 @functools.cache
-def _machine(target: Target, opt: int) -> Any:
+def _idle(target: Target, opt: int) -> list[Any]:
+    """Code generators that wait for their next use."""
+    return []
+
+
+def _new_machine(target: Target, opt: int) -> Any:
     """A code generator.  All of an object lies together in memory, so addresses are relative and short."""
     llvm = _llvm()
     if target.triple != host_target().triple:
@@ -273,7 +365,7 @@ def _parse(text: str) -> Any:
 @functools.cache
 def _jit() -> Any:
     """The linker of this process; it lives as long as the process."""
-    return _llvm().create_lljit_compiler(_machine(host_target(), 2), use_jit_link=True)
+    return _llvm().create_lljit_compiler(_new_machine(host_target(), 2), use_jit_link=True)
 
 
 @functools.cache

@@ -79,7 +79,7 @@ declare void @llvm.x86.sse.ldmxcsr(ptr)
 
 @needs_x86
 def test_the_callers_rounding_neither_changes_bits_nor_is_changed() -> None:
-    library = Library(compile_object(MXCSR), ["get", "set"])
+    library = Library([compile_object(MXCSR)], ["get", "set"])
     get, put = library.function("get", ctypes.c_int64), library.function("set", None, ctypes.c_int64)
     tiny, usual = load_tiny(), get()
     expected = multiply(tiny, 0.1, 0.1)

@@ -97,7 +97,7 @@ def test_the_code_for_windows_runs_over_a_bridge() -> None:
     module, toys = emit_toys(800, for_triple(target.triple))
     call, expected = planned((toys.load(compile_object(module.text(), target)), toys), sizes_of(300))
     names = ["give_way", "wait", "wake", "enter", "count_yields", "count_waits"]
-    bridge = Library(compile_object(AS_ON_WINDOWS), names)
+    bridge = Library([compile_object(AS_ON_WINDOWS)], names)
     enter = bridge.function("enter", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
     for field, name in ((Field.GIVE_WAY, "give_way"), (Field.WAIT, "wait"), (Field.WAKE, "wake")):
         call.block._set(field, bridge.function(name, None).address)

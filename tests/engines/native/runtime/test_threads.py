@@ -78,7 +78,7 @@ def test_every_unit_runs_once(units: UnitCount, count: int) -> None:
     f.loop(LOW, HIGH, partial(_add_one, f, marks))
     stages = (Stage((Work("mark", units, units.of(11)),)),)
     emit_driver(module, "marks", stages, 1, [], host())
-    driver = Driver(Library(compile_object(module.text()), driver_symbols("marks")), "marks", stages, 1, 0)
+    driver = Driver(Library([compile_object(module.text())], driver_symbols("marks")), "marks", stages, 1, 0)
     for n in range(12):
         block, marked = CallBlock(driver), np.zeros(64, np.int64)
         block.table[0] = marked.ctypes.data
@@ -98,7 +98,7 @@ def test_kernels_side_by_side_each_run_their_units_once(count: int) -> None:
         f.loop(LOW, HIGH, partial(_add_one, f, marks))
     stages = (Stage(tuple(Work(name, how, how.of(most)) for name, how in units.items())),)
     emit_driver(module, "marks", stages, 3, [], host())
-    driver = Driver(Library(compile_object(module.text()), driver_symbols("marks")), "marks", stages, 3, 0)
+    driver = Driver(Library([compile_object(module.text())], driver_symbols("marks")), "marks", stages, 3, 0)
     for n in range(most + 1):
         block, marked = CallBlock(driver), np.zeros((3, 64), np.int64)
         block.table[:3] = [row.ctypes.data for row in marked]

@@ -39,6 +39,6 @@ class Outlined:
         symbol = f"chainrule_{self.name}_{type.suffix}"
         if symbol not in f.module.functions:
             parameters = "xy"[: self.arity]
-            g = Function(f.module, symbol, [(type.llvm, p) for p in parameters], result=f"internal {type.llvm}")
+            g = Function(f.module, symbol, [(type.llvm, p) for p in parameters], result=type.llvm, internal=True)
             g.emit(f"ret {self.body(g, *(Value(f'%{p}', type) for p in parameters))}")
         return f.call(symbol, type, *arguments)

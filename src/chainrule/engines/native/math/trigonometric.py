@@ -99,7 +99,7 @@ def _large_sine(f: Function) -> str:
     """The symbol of the sine of a large float64 and so many quarter turns; emitted on first use."""
     symbol = "chainrule_large_sine"
     if symbol not in f.module.functions:
-        g = Function(f.module, symbol, [("double", "x"), ("i64", "quarters")], result="internal double")
+        g = Function(f.module, symbol, [("double", "x"), ("i64", "quarters")], result="double", internal=True)
         c = Code(g, F64)
         n, high, low = large_angle(c, Value("%x", F64))
         result = _sine_in_quarter(c, g.binary("add", n, Value("%quarters", I64)), high, low, 0)
