@@ -14,6 +14,7 @@ import weakref
 import numpy as np
 import pytest
 
+from chainrule.engines.native import jit
 from chainrule.engines.native.ir import Buffer, Function, Module, Value
 from chainrule.engines.native.jit import (
     Library,
@@ -183,6 +184,21 @@ def test_code_lives_as_long_as_it_is_used() -> None:
     del add
     gc.collect()
     assert code() is None
+
+
+def test_code_can_be_dropped_by_a_thread_that_the_locks_holder_waits_for() -> None:
+    """As when the garbage collector comes while several threads compile."""
+    libraries = [Library([compile_object(ADD)], ["add"])]
+    code = weakref.ref(libraries[0]._code)
+    dropping = threading.Thread(target=libraries.clear)
+    with jit._LOCK:
+        dropping.start()
+        dropping.join(20)
+        assert not dropping.is_alive()
+        assert code() is None
+        assert len(jit._UNUSED) == 1
+    Library([compile_object(ADD)], ["add"])
+    assert not jit._UNUSED
 
 
 def test_loading_and_unloading_many_times() -> None:

@@ -45,6 +45,9 @@ _ALLOWED = ("memcpy", "memmove", "memset")
 
 _NAMES = itertools.count()
 
+# Code to be unloaded by whoever holds the lock next.
+_UNUSED: deque[Any] = deque()
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -231,20 +234,33 @@ def _symbols(content: bytes) -> tuple[set[str], set[str]]:
 
 
 class _Code:
-    """Code in this process, unloaded with this object; under the lock, like everything that LLVM does."""
+    """Code in this process, unloaded after this object is gone; under the lock, like everything that LLVM does."""
 
     def __init__(self, tracker: Any) -> None:
         self._tracker = tracker
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # at the end of the process LLVM may be gone, and memory is freed anyway
-            with _LOCK:
-                self._tracker.close()
+        if sys.is_finalizing():  # at the end of the process LLVM may be gone, and memory is freed anyway
+            return
+        _UNUSED.append(self._tracker)
+        # Never wait here: this may be a thread that whoever holds the lock waits for.
+        if _LOCK.acquire(blocking=False):
+            try:
+                _unload()
+            finally:
+                _LOCK.release()
 
     def address(self, name: str) -> int:
         """The address of a symbol."""
         found: int = self._tracker[name]
         return found
+
+
+def _unload() -> None:
+    """Unload code that is no longer used; the lock is held."""
+    with contextlib.suppress(IndexError):  # nothing is left
+        while True:
+            _UNUSED.popleft().close()
 
 
 class NativeFunction:
@@ -275,6 +291,7 @@ class Library:
 
     def __init__(self, objects: Sequence[bytes], symbols: Sequence[str]) -> None:
         with _LOCK:
+            _unload()
             jit = _jit()
             builder = _llvm().JITLibraryBuilder()
             for content in objects:
