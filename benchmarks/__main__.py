@@ -48,6 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, metavar="N", help="turns of each variant in a process")
     parser.add_argument("--steps", type=_positive, default=40, metavar="N", help="steps in a turn")
     parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="trainings for accuracy")
+    parser.add_argument("--rates", nargs="+", choices=accuracy.RATES, default=accuracy.RATES, metavar="NAME")
     parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="epochs for accuracy")
     parser.add_argument("--data", default="", metavar="FOLDER", help="MNIST's idx files; else pictures are made up")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for chainrule's processes")
@@ -151,7 +152,7 @@ def run_overhead(options: argparse.Namespace) -> tuple[Any, str]:
 def run_accuracy(options: argparse.Namespace) -> tuple[Any, str]:
     network, batch = (options.nets or [LARGEST])[-1], options.batches[-1]
     seeds, threads = range(options.seeds), options.threads[-1]
-    found = accuracy.measure(network, options.data, seeds, options.epochs, batch, threads)
+    found = accuracy.measure(network, options.data, seeds, options.epochs, batch, threads, options.rates)
     return found, accuracy.table(found, network, options.epochs, batch)
 
 
