@@ -332,6 +332,7 @@ ANALYTIC: dict[str, tuple[Function, list[Callable[[float], float]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "expected"), ANALYTIC.values(), ids=ANALYTIC.keys())
 @given(x=st.floats(0.3, 3.0))
 def test_derivatives_to_third_order(function: Function, expected: list[Callable[[float], float]], x: float) -> None:

@@ -57,6 +57,7 @@ def test_another_data_set_for_a_run(chainrule: Command, refused: Callable[..., s
     assert message.endswith("large.npz has the shape 12x16x8x1; the model takes images of 8x8x1")
 
 
+@pytest.mark.slow
 def test_a_run_finds_its_file_from_another_folder(
     chainrule: Command, shapes: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_run_finds_its_file_from_another_folder(
     assert json_of(chainrule, inside / "r")["samples"] == 30
 
 
+@pytest.mark.slow
 def test_changed_data_are_told(chainrule: Command, shapes: Path) -> None:
     assert chainrule("train", shapes, "--epochs", 1, "--run", "r").status == 0
     with np.load(shapes) as archive:

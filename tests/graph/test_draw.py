@@ -173,6 +173,7 @@ def test_the_picture_is_valid_xml(name: str, by: By, phase: str | None) -> None:
     assert not any("nan" in text or "inf" in text for text in numbers)
 
 
+@pytest.mark.slow
 @each_graph
 @each_way
 def test_tracing_again_gives_the_same_picture(name: str, by: By) -> None:
@@ -208,6 +209,7 @@ def test_unknown_arguments_are_named() -> None:
         draw(graph_of("dense"), layer="conv")
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(name=st.text(min_size=1, max_size=30))
 def test_any_name_can_be_drawn(name: str) -> None:

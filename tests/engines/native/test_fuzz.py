@@ -172,6 +172,7 @@ sys.exit(long_run.main(["--work", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("planted", "status", "summary"),
     [
