@@ -120,9 +120,11 @@ def contenders(group: Group, peers: Sequence[Peer]) -> list[Peer]:
     """The peers with the variants that are still worth measuring: ours, and what may prove the fastest of them."""
     medians = {row.label: quartiles(row.milliseconds)[1] for row in measured(group) if row.label != OURS}
     limit = HOPELESS * min(medians.values(), default=0.0)
+    lacking = {row.label for row in group.rows.values() if row.error}
     found = []
     for peer in peers:
-        kept = tuple(v for v in peer.variants if peer.is_ours() or medians.get(peer.label(v), limit) <= limit)
+        possible = [v for v in peer.variants if peer.label(v) not in lacking]
+        kept = tuple(v for v in possible if peer.is_ours() or medians.get(peer.label(v), limit) <= limit)
         if kept:
             found.append(replace(peer, variants=kept))
     return found

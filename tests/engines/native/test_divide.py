@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import re
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -95,24 +94,74 @@ def test_a_part_that_llvm_refuses_is_an_error(threads: int) -> None:
         compile_objects([good, "define i64 @g() { ret i32 0 }\n", good], threads=threads)
 
 
-def test_an_interrupt_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    inner: Callable[..., Any] = jit._object_of
-    main, taken = threading.current_thread(), threading.Event()
+@pytest.fixture
+def slow_helpers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Threads beside the main one compile when the event is set."""
+    inner, main, go = jit._emitted, threading.main_thread(), threading.Event()
 
-    def interrupted(machine: Any, text: str) -> Any:
-        if threading.current_thread() is main:
-            taken.wait(10)
-            raise KeyboardInterrupt
-        taken.set()
-        return inner(machine, text)
+    def emitted(*arguments: Any) -> Any:
+        if threading.current_thread() is not main:
+            assert go.wait(20)
+        return inner(*arguments)
 
-    monkeypatch.setattr(jit, "_object_of", interrupted)
-    before = threading.active_count()
+    monkeypatch.setattr(jit, "_emitted", emitted)
+    return go
+
+
+def test_an_interrupt_waits_for_nobody_and_a_fork_for_all(
+    slow_helpers: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the helpers are waited for: they go on with code generators of their own, and end."""
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        compile_objects([chain(2, 3)] * 6, threads=2)
-    assert threading.active_count() == before
-    monkeypatch.setattr(jit, "_object_of", inner)
-    assert called([compile_object(chain(2, 3))], "first") == 6 * 3 * 4 * 5
+        compile_objects([chain(2, 3)] * 6, threads=3)
+    monkeypatch.undo()
+    helpers = [thread for thread in threading.enumerate() if thread in jit._HELPERS]
+    assert len(helpers) == 2
+    threading.Timer(0.1, slow_helpers.set).start()
+    jit._pause()
+    jit._LOCK.release()
+    assert not any(helper.is_alive() for helper in helpers)
+    assert called(compile_objects([chain(2, 3)]), "first") == 6 * 3 * 4 * 5
+    machines = jit._idle(host_target(), 1)
+    assert len(set(map(id, machines))) == len(machines) >= 3
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_helpers_wait_for_no_lock_of_llvmlites() -> None:
+    """The caller may hold it: a signal handler that compiles, or an interrupt in the wrong place."""
+    from llvmlite.binding import ffi
+
+    objects: list[list[bytes]] = []
+    with ffi.lib._lock:
+        objects.append(compile_objects([chain(2, 3)] * 4, threads=3))
+    assert called(objects[0][:1], "first") == 6 * 3 * 4 * 5
+
+
+def test_where_no_thread_can_be_started_one_compiles_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    expected = compile_objects([chain(2, 3)] * 3)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert compile_objects([chain(2, 3)] * 3, threads=3) == expected
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_a_helper_could_not_finish_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, main = jit._emitted, threading.current_thread()
+
+    def emitted(*arguments: Any) -> Any:
+        if threading.current_thread() is not main:
+            raise SystemExit  # ends the thread without a word
+        return inner(*arguments)
+
+    expected = compile_objects([chain(2, 3)] * 5)
+    monkeypatch.setattr(jit, "_emitted", emitted)
+    assert compile_objects([chain(2, 3)] * 5, threads=3) == expected
 
 
 def test_llvmlite_still_has_what_lets_threads_compile_at_once() -> None:
@@ -141,6 +190,7 @@ def test_a_functions_code_is_the_same_in_any_part(target: Target, monkeypatch: p
     assert len(parts) == 8
     whole = bodies(emit_assembly(text, target))
     found = {name: body for part in parts for name, body in bodies(emit_assembly(part, target)).items()}
+    assert len(whole) > 50
     assert set(found) == set(whole)
     for name, body in whole.items():
         assert found[name] == body, name
@@ -148,14 +198,19 @@ def test_a_functions_code_is_the_same_in_any_part(target: Target, monkeypatch: p
 
 def bodies(assembly: str) -> dict[str, str]:
     """The instructions of every function, labels counted anew and constants by their content."""
-    constants = dict(re.findall(r"^(\.LCPI\d+_\d+):\n((?:\t.*\n)+)", assembly, re.MULTILINE))
+    constants = dict(
+        re.findall(
+            r"^(\.LCPI\d+_\d+):\n((?:\s+\.(?:long|quad|short|byte|zero|xword|word)\b.*\n)+)", assembly, re.MULTILINE
+        )
+    )
     found = {}
-    for name, body in re.findall(r'^("?[^\s":]+"?): +(?:#|//) @.*\n((?:.*\n)*?)\.Lfunc_end', assembly, re.MULTILINE):
+    parts = re.split(r"^\s+\.type\s+(\S+),\s*[@%]function\n", assembly, flags=re.MULTILINE)[1:]
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        body = text.partition(".Lfunc_end")[0]
         lines = [line.split("#")[0].split("//")[0].rstrip() for line in body.splitlines()]
-        text = "\n".join(line for line in lines if line.startswith(("\t", ".L")) and not line.startswith("\t."))
-        text = re.sub(r"\.LCPI\d+_\d+", lambda match: repr(constants.get(match[0])), text)
-        text = re.sub(r"\.LBB\d+_", ".LBB_", text)
-        found[name] = text.replace("@PLT", "")
+        kept = "\n".join(line for line in lines if re.match(r"\s+[a-z]|\.LBB", line))
+        kept = re.sub(r"\.LCPI\d+_\d+", lambda match: repr(constants.get(match[0])), kept)
+        found[name] = re.sub(r"\.LBB\d+_", ".LBB_", kept).replace("@PLT", "")
     return found
 
 

@@ -14,8 +14,9 @@ import os
 import struct
 import sys
 import threading
+import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +46,11 @@ _ALLOWED = ("memcpy", "memmove", "memset")
 
 _NAMES = itertools.count()
 
-# Code to be unloaded by whoever holds the lock next.
+# Code to be unloaded, and modules to be freed, by whoever holds the lock next.
 _UNUSED: deque[Any] = deque()
+
+# Threads that may still compile for someone who was interrupted.
+_HELPERS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +143,9 @@ def compile_objects(texts: Sequence[str], target: Target | None = None, opt: int
         EngineError: as for `compile_object`.
     """
     target = target or host_target()
-    with _LOCK, _machines(target, opt, max(1, min(len(texts), threads))) as machines:
-        found = _side_by_side(texts, machines)
+    with _LOCK:
+        _settle()
+        found = _side_by_side([_parse(text) for text in texts], target, opt, threads)
     tables = [_symbols(content) for content in found]
     known = {*_ALLOWED, *(name for defined, _ in tables for name in defined)}
     strangers = sorted({name for _, undefined in tables for name in undefined} - known)
@@ -149,61 +154,103 @@ def compile_objects(texts: Sequence[str], target: Target | None = None, opt: int
     return found
 
 
-def _side_by_side(texts: Sequence[str], machines: Sequence[Any]) -> list[bytes]:
-    """Object code for each text, a thread for each code generator; this thread is the first one."""
-    found: dict[int, bytes] = {}
-    failures: list[EngineError] = []
-    waiting = deque(range(len(texts)))
+@dataclass(frozen=True, slots=True)
+class _Emitted:
+    """What LLVM made of a module: a buffer of its own, or none and the reason."""
+
+    buffer: Any
+    message: bytes
+
+
+def _side_by_side(modules: Sequence[Any], target: Target, opt: int, threads: int) -> list[bytes]:
+    """Object code for each module, this thread being one of several that make it.
+
+    The others call the code generator and nothing else, so they wait for no lock, and own what they use, so whoever is
+    interrupted need not wait for them.
+    """
+    emit, free = _emitter()
+    found: dict[int, _Emitted] = {}
+    waiting = deque(range(len(modules)))
 
     def work(machine: Any) -> None:
-        with contextlib.suppress(IndexError):  # nothing is left
-            while True:
+        while waiting:
+            try:
                 number = waiting.popleft()
-                try:
-                    found[number] = _object_of(machine, texts[number])
-                except EngineError as error:
-                    failures.append(error)
+            except IndexError:  # another thread took the last one
+                break
+            found[number] = _emitted(emit, machine, modules[number])
+        _idle(target, opt).append(machine)
 
-    helpers = [threading.Thread(target=work, args=(machine,)) for machine in machines[1:]]
+    def help(machine: Any) -> None:
+        work(machine)
+        # Where this was the last to know the modules, they must not be freed here, which waits for llvmlite's lock.
+        _UNUSED.append(modules)
+
+    count = min(threads, len(modules)) - 1 if free else 0
+    helpers = [threading.Thread(target=help, args=(_idle_machine(target, opt),)) for _ in range(count)]
     try:
-        for helper in helpers:
-            helper.start()
-        work(machines[0])
+        with contextlib.suppress(RuntimeError):  # where no more threads can be started, there are fewer
+            for helper in helpers:
+                _HELPERS.add(helper)
+                helper.start()
+        work(_idle_machine(target, opt))
     finally:
-        waiting.clear()  # an interrupt leaves nothing behind that still compiles
-        for helper in helpers:
-            if helper.ident is not None:
-                helper.join()
-    if failures:
-        raise failures[0]
-    return [found[number] for number in range(len(texts))]
+        waiting.clear()
+    for helper in helpers:
+        if helper.ident is not None:
+            helper.join()
+    if len(found) < len(modules):  # a helper came to grief
+        machine = _idle_machine(target, opt)
+        for number in set(range(len(modules))) - set(found):
+            found[number] = _emitted(emit, machine, modules[number])
+        _idle(target, opt).append(machine)
+    return [_content(found[number]) for number in range(len(modules))]
 
 
-def _object_of(machine: Any, text: str) -> bytes:
-    """What `TargetMachine.emit_object` gives, without the lock that lets one thread at a time into llvmlite.
+def _emitter() -> tuple[Callable[..., Any], bool]:
+    """llvmlite's way into the code generator, and whether several threads may be in it.
 
-    LLVM needs none where every thread has a context and a code generator of its own.
+    llvmlite lets one thread at a time into LLVM.  LLVM itself asks for no such thing where every thread has a context
+    and a code generator of its own.
     """
     from llvmlite.binding import ffi
 
-    module = _parse(text)
-    emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory
-    emit = getattr(emit, "_cfn", emit)  # a version of llvmlite that keeps it elsewhere compiles one after the other
-    with ffi.OutputString() as message:
-        buffer = emit(machine, module, 1, message)
-        if not buffer:
-            raise EngineError(f"LLVM cannot compile the generated code: {message}")
+    locked = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    inner = getattr(locked, "_cfn", None)  # a version of llvmlite that keeps it elsewhere compiles in one thread
+    return (locked, False) if inner is None else (inner, True)
+
+
+def _emitted(emit: Callable[..., Any], machine: Any, module: Any) -> _Emitted:
+    message = ctypes.c_char_p(None)
+    buffer = emit(machine, module, 1, ctypes.byref(message))
+    return _Emitted(buffer, message.value or b"")
+
+
+def _content(emitted: _Emitted) -> bytes:
+    """An object's bytes; the buffer is freed.
+
+    Raises:
+        EngineError: LLVM gave a reason instead.
+    """
+    from llvmlite.binding import ffi
+
+    if not emitted.buffer:
+        raise EngineError(f"LLVM cannot compile the generated code: {emitted.message.decode(errors='replace')}")
     try:
-        start, size = ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer)
+        start, size = ffi.lib.LLVMPY_GetBufferStart(emitted.buffer), ffi.lib.LLVMPY_GetBufferSize(emitted.buffer)
         return ctypes.string_at(start, size)
     finally:
-        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(emitted.buffer)
 
 
 def emit_assembly(text: str, target: Target | None = None, opt: int = 1) -> str:
     """The assembly of LLVM IR, for tests and for the curious; arguments and errors as in `compile_object`."""
-    with _LOCK, _machines(target or host_target(), opt, 1) as machines:
-        assembly: str = machines[0].emit_assembly(_parse(text))
+    target = target or host_target()
+    with _LOCK:
+        _settle()
+        machine = _idle_machine(target, opt)
+        assembly: str = machine.emit_assembly(_parse(text))
+        _idle(target, opt).append(machine)
         return assembly
 
 
@@ -242,13 +289,8 @@ class _Code:
     def __del__(self) -> None:
         if sys.is_finalizing():  # at the end of the process LLVM may be gone, and memory is freed anyway
             return
-        _UNUSED.append(self._tracker)
         # Never wait here: this may be a thread that whoever holds the lock waits for.
-        if _LOCK.acquire(blocking=False):
-            try:
-                _unload()
-            finally:
-                _LOCK.release()
+        _UNUSED.append(self._tracker)
 
     def address(self, name: str) -> int:
         """The address of a symbol."""
@@ -256,11 +298,19 @@ class _Code:
         return found
 
 
-def _unload() -> None:
-    """Unload code that is no longer used; the lock is held."""
+def _settle() -> None:
+    """Wait for threads that still compile for someone who was interrupted, and give up what is no longer used.
+
+    The lock is held.  Those threads wait for nobody.
+    """
+    for helper in list(_HELPERS):
+        if helper.is_alive():
+            helper.join()
     with contextlib.suppress(IndexError):  # nothing is left
         while True:
-            _UNUSED.popleft().close()
+            item = _UNUSED.popleft()
+            if hasattr(item, "close"):
+                item.close()
 
 
 class NativeFunction:
@@ -291,7 +341,7 @@ class Library:
 
     def __init__(self, objects: Sequence[bytes], symbols: Sequence[str]) -> None:
         with _LOCK:
-            _unload()
+            _settle()
             jit = _jit()
             builder = _llvm().JITLibraryBuilder()
             for content in objects:
@@ -336,15 +386,12 @@ def _all_targets() -> None:
     _llvm().initialize_all_asmprinters()
 
 
-@contextlib.contextmanager
-def _machines(target: Target, opt: int, count: int) -> Iterator[list[Any]]:
-    """So many code generators, which are nobody else's meanwhile, not even those of a signal handler's."""
-    idle = _idle(target, opt)
-    taken = [idle.pop() if idle else _new_machine(target, opt) for _ in range(count)]
+def _idle_machine(target: Target, opt: int) -> Any:
+    """A code generator that is nobody else's until it is given back, not even a signal handler's."""
     try:
-        yield taken
-    finally:
-        idle.extend(taken)
+        return _idle(target, opt).pop()
+    except IndexError:
+        return _new_machine(target, opt)
 
 
 @functools.cache
@@ -392,5 +439,11 @@ def _helpers() -> dict[str, int]:
     return {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in _ALLOWED}
 
 
+def _pause() -> None:
+    """Before a fork: let nobody in, and wait until the last is out."""
+    _LOCK.acquire()
+    _settle()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+    os.register_at_fork(before=_pause, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)

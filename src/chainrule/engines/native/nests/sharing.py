@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from chainrule.engines.native.nests.loops import ends_whole
 from chainrule.plan.expr import Expr, Storage, Variable, walk
 from chainrule.plan.nest import Nest
@@ -61,5 +63,5 @@ def _attribute(node: Expr, axes: tuple[Variable, ...], storages: dict[Storage, i
         return storages.setdefault(node.attr, len(storages))
     if node.op == "variable":
         return axes.index(node.attr)
-    # By its text, as 0.0 equals -0.0 and NaN not even itself.
-    return repr(node.attr) if node.op == "constant" else node.attr
+    # By its bits, as 0.0 equals -0.0 and NaN not even itself.
+    return np.asarray(node.attr, node.dtype).tobytes() if node.op == "constant" else node.attr
