@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import threading
@@ -177,15 +178,14 @@ def test_an_interrupted_assignment_agrees_with_the_memory(monkeypatch: pytest.Mo
     assert variable.data.tolist() == memory.tolist()
 
 
-# --- Forks ---------------------------------------------------------------------------------------
+# --- Signal handlers and forks -------------------------------------------------------------------
 
 
-@needs_fork
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
 def test_a_signal_handler_cannot_run_what_it_came_in_the_middle_of() -> None:
     native, first, _ = counting()
     run(native, [0, 1])
     errors = list[str]()
+    over = threading.Event()
 
     def handler(*_: object) -> None:
         try:
@@ -193,20 +193,27 @@ def test_a_signal_handler_cannot_run_what_it_came_in_the_middle_of() -> None:
         except EngineError as error:
             errors.append(str(error))
 
-    former = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    def disturb() -> None:
+        while not over.wait(0.05):
+            _thread.interrupt_main(signal.SIGINT)
+
+    former = signal.signal(signal.SIGINT, handler)
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
     try:
         while not errors and float(first.data) < 50_000_000:
             run(native, np.tile(np.arange(4), 100_000))
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
+        over.set()
+        disturbing.join()
+        signal.signal(signal.SIGINT, former)
     assert set(errors) == {"counting is running already in this thread; expected one run at a time"}
     before = float(first.data)
     run(native, [0, 1])
     assert float(first.data) == before + 1
 
 
+@needs_fork
 def test_a_child_that_is_forked_in_the_middle_of_a_step_goes_on_after_a_whole_one() -> None:
     native, first, second = counting()
     run(native, [0, 1])
