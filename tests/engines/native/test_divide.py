@@ -145,9 +145,11 @@ def test_where_no_thread_can_be_started_one_compiles_all(monkeypatch: pytest.Mon
     def refuse(*_: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    expected = compile_objects([chain(2, 3)] * 3)
+    expected = compile_objects([chain(2, 3)] * 3, threads=3)
+    machines = list(jit._idle(host_target(), 1))
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert compile_objects([chain(2, 3)] * 3, threads=3) == expected
+    assert sorted(map(id, jit._idle(host_target(), 1))) == sorted(map(id, machines))  # none is lost
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -186,19 +186,23 @@ def _side_by_side(modules: Sequence[Any], target: Target, opt: int, threads: int
         # Where this was the last to know the modules, they must not be freed here, which waits for llvmlite's lock.
         _UNUSED.append(modules)
 
-    count = min(threads, len(modules)) - 1 if free else 0
-    helpers = [threading.Thread(target=help, args=(_idle_machine(target, opt),)) for _ in range(count)]
+    helpers: list[threading.Thread] = []
     try:
-        with contextlib.suppress(RuntimeError):  # where no more threads can be started, there are fewer
-            for helper in helpers:
-                _HELPERS.add(helper)
+        while free and len(helpers) < min(threads, len(modules)) - 1:
+            machine = _idle_machine(target, opt)
+            helper = threading.Thread(target=help, args=(machine,))
+            _HELPERS.add(helper)
+            try:
                 helper.start()
+            except RuntimeError:  # no more threads can be started
+                _idle(target, opt).append(machine)
+                break
+            helpers.append(helper)
         work(_idle_machine(target, opt))
     finally:
         waiting.clear()
     for helper in helpers:
-        if helper.ident is not None:
-            helper.join()
+        helper.join()
     if len(found) < len(modules):  # a helper came to grief
         machine = _idle_machine(target, opt)
         for number in set(range(len(modules))) - set(found):
