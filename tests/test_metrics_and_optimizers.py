@@ -78,9 +78,9 @@ def test_binary_accuracy_of_logits_has_its_threshold_at_zero() -> None:
     assert found.threshold == 0.0
 
 
-@pytest.mark.parametrize("name", ["accuracy", "auc"])
+@pytest.mark.parametrize("name", ["accuracy", "acuity"])
 def test_metrics_that_do_not_exist(name: str) -> None:
-    with pytest.raises(ConfigError, match="has no accuracy" if name == "accuracy" else "unknown metric 'auc'"):
+    with pytest.raises(ConfigError, match="has no accuracy" if name == "accuracy" else "unknown metric 'acuity'"):
         metrics.get_metric(name, losses.MeanSquaredError())
 
 

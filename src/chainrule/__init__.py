@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from chainrule import (
+    augment,
     autodiff,
-    callbacks,
     engines,
     errors,
     graph,
@@ -23,6 +23,7 @@ from chainrule import (
     ops,
     optimizers,
     random,
+    regularizers,
     versions,
 )
 from chainrule.__about__ import __version__
@@ -35,6 +36,7 @@ from chainrule.random import set_seed
 from chainrule.versions import show_versions
 
 if TYPE_CHECKING:
+    from chainrule import callbacks as callbacks
     from chainrule import data as data
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Tensor",
     "Variable",
     "__version__",
+    "augment",
     "autodiff",
     "callbacks",
     "data",
@@ -63,6 +66,7 @@ __all__ = [
     "ops",
     "optimizers",
     "random",
+    "regularizers",
     "set_seed",
     "show_versions",
     "tensor",
@@ -74,7 +78,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``cr.data`` is imported when it is first used: readers of archives are slow to load."""
-    if name == "data":
-        return import_module("chainrule.data")
+    """``cr.data`` and ``cr.callbacks`` are imported when they are first used: reading and writing files loads a lot."""
+    if name in ("callbacks", "data"):
+        return import_module(f"chainrule.{name}")
     raise AttributeError(f"module 'chainrule' has no attribute {name!r}")

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from chainrule.errors import ConfigError, DataError
 
 __all__ = [
+    "check_at_least",
     "check_inputs",
     "check_labels_binary",
     "check_labels_one_hot",
@@ -242,3 +243,18 @@ def check_positive(value: Any, what: str) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(f"{what} must be a positive integer, got {value!r}")
+
+
+def check_at_least(value: Any, lowest: int, what: str) -> int:
+    """Check that an argument is an integer that is no smaller.
+
+    Raises:
+        ConfigError: it is something else.
+
+    Example:
+        >>> check_at_least(3, 0, "patience")
+        3
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+        raise ConfigError(f"{what} must be an integer >= {lowest}, got {value!r}")
+    return int(value)

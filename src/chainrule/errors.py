@@ -13,6 +13,7 @@ from __future__ import annotations
 
 __all__ = [
     "ChainruleError",
+    "CheckpointError",
     "ConfigError",
     "DTypeError",
     "DataError",
@@ -74,6 +75,10 @@ class OpError(ChainruleError, ValueError):
 
 class EngineError(ChainruleError, RuntimeError):
     """An engine cannot run what it was given; raised before the first step."""
+
+
+class CheckpointError(ChainruleError):
+    """A checkpoint is damaged, or belongs to another training."""
 
 
 class MissingDependencyError(ChainruleError, ImportError):

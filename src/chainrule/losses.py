@@ -21,11 +21,13 @@ __all__ = [
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
     "Loss",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "SparseCategoricalCrossentropy",
     "binary_crossentropy",
     "categorical_crossentropy",
     "get_loss",
+    "mean_absolute_error",
     "mean_squared_error",
     "sparse_categorical_crossentropy",
 ]
@@ -53,6 +55,22 @@ def mean_squared_error(y_true: Any, y_pred: Any, reduction: Reduction = "sum_ove
     target = _matched(y_true, prediction, "mean_squared_error")
     error = prediction - target
     return _reduce(_sample_mean(error * error), reduction)
+
+
+def mean_absolute_error(y_true: Any, y_pred: Any, reduction: Reduction = "sum_over_batch_size") -> Tensor:
+    """``mean(|y_pred - y_true|)``.
+
+    Args: as `mean_squared_error`.
+
+    Gradient: ``dy_pred = sign(y_pred - y_true) / number of elements``, 0 where the two are equal.
+
+    >>> import chainrule as cr
+    >>> cr.losses.mean_absolute_error([1.0, 2.0], cr.tensor([1.0, 4.0])).item()
+    1.0
+    """
+    prediction = as_tensor(y_pred)
+    target = _matched(y_true, prediction, "mean_absolute_error")
+    return _reduce(_sample_mean(ops.abs(prediction - target)), reduction)
 
 
 def categorical_crossentropy(
@@ -254,6 +272,20 @@ class MeanSquaredError(Loss):
         return mean_squared_error(y_true, y_pred, reduction=None)
 
 
+class MeanAbsoluteError(Loss):
+    """See `mean_absolute_error`.
+
+    >>> import chainrule as cr
+    >>> cr.losses.MeanAbsoluteError()([1.0], cr.tensor([3.0])).item()
+    2.0
+    """
+
+    name = "mean_absolute_error"
+
+    def call(self, y_true: Any, y_pred: Any) -> Tensor:
+        return mean_absolute_error(y_true, y_pred, reduction=None)
+
+
 class _Crossentropy(Loss):
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
@@ -320,17 +352,20 @@ class _FunctionLoss(Loss):
 
 
 _CLASSES: Sequence[type[Loss]] = (
+    MeanAbsoluteError,
     MeanSquaredError,
     CategoricalCrossentropy,
     SparseCategoricalCrossentropy,
     BinaryCrossentropy,
 )
 _NAMED: dict[str, type[Loss]] = {
+    "mae": MeanAbsoluteError,
     "mse": MeanSquaredError,
     **{kind.name: kind for kind in _CLASSES},
     **{kind.__name__: kind for kind in _CLASSES},
 }
 _FUNCTIONS: dict[Callable[..., Tensor], type[Loss]] = {
+    mean_absolute_error: MeanAbsoluteError,
     mean_squared_error: MeanSquaredError,
     categorical_crossentropy: CategoricalCrossentropy,
     sparse_categorical_crossentropy: SparseCategoricalCrossentropy,
@@ -357,5 +392,5 @@ def get_loss(value: Any) -> Loss:
         return value()
     if callable(value):
         return _FUNCTIONS[value]() if value in _FUNCTIONS else _FunctionLoss(value)
-    names = ", ".join(sorted({"mse", *(kind.name for kind in _CLASSES)}))
+    names = ", ".join(sorted({"mae", "mse", *(kind.name for kind in _CLASSES)}))
     raise ConfigError(f"unknown loss {value!r}; expected one of {names}, or a Loss")

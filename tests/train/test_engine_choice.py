@@ -172,7 +172,7 @@ def test_small_batches_share_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made[3:] == list(range(6, 24))
     trainer = model._trainer
     assert trainer is not None
-    assert len(trainer._executables) == 8
+    assert len(trainer._plans._kept) == 8
     model.predict(X, batch_size=23)
     assert made[3:] == list(range(6, 24))
 

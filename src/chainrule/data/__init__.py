@@ -1,10 +1,28 @@
-"""Data sets: readers for MNIST's idx format and NumPy archives, and scikit-learn's digits."""
+"""Data sets: readers for MNIST's idx format, NumPy archives, folders of pictures, and scikit-learn's digits."""
 
 from __future__ import annotations
 
 from chainrule.data.dataset import Dataset
 from chainrule.data.digits import digits
+from chainrule.data.folder import Pictures, picture_folder, picture_list
 from chainrule.data.idx import fashion_mnist, mnist, read_idx
 from chainrule.data.npz import load_npz
+from chainrule.data.pictures import picture_size, read_picture
+from chainrule.data.source import ArraySource, Part, Source
 
-__all__ = ["Dataset", "digits", "fashion_mnist", "load_npz", "mnist", "read_idx"]
+__all__ = [
+    "ArraySource",
+    "Dataset",
+    "Part",
+    "Pictures",
+    "Source",
+    "digits",
+    "fashion_mnist",
+    "load_npz",
+    "mnist",
+    "picture_folder",
+    "picture_list",
+    "picture_size",
+    "read_idx",
+    "read_picture",
+]

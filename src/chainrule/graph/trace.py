@@ -65,7 +65,9 @@ class _Trace:
             tracing_state.reset(token)
 
 
-def trace(function: Callable[..., Any], *specs: Spec, name: str | None = None) -> Graph:
+def trace(
+    function: Callable[..., Any], *specs: Spec, name: str | None = None, names: Sequence[str] | None = None
+) -> Graph:
     """Record what `function` computes for inputs of the given specs.
 
     Variables that the function reads or assigns become the graph's state.  The graph holds only nodes that
@@ -75,6 +77,7 @@ def trace(function: Callable[..., Any], *specs: Spec, name: str | None = None) -
         function: takes one tensor per spec; returns a tensor, or a tuple, list or dict of tensors.
         specs: see `input_spec`.
         name: the graph's name; by default the function's.
+        names: the inputs' names; by default those of the function's parameters.
 
     Raises:
         TraceError: the function returned something else, or used Python control flow on a tensor.
@@ -86,7 +89,8 @@ def trace(function: Callable[..., Any], *specs: Spec, name: str | None = None) -
     <Graph f(x: float32(N, 3)), 3 nodes, 0 variables>
     """
     graph = Graph(name or str(getattr(function, "__name__", "graph")))
-    arguments = [graph.add_input(key, spec) for key, spec in zip(_names(function, len(specs)), specs, strict=True)]
+    keys = _names(function, len(specs)) if names is None else names
+    arguments = [graph.add_input(key, spec) for key, spec in zip(keys, specs, strict=True)]
     state = _Trace(graph)
     try:
         with state.active():

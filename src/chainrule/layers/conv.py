@@ -14,6 +14,7 @@ from chainrule.layers.arguments import channels_last, positive
 from chainrule.layers.initializers import InitializerLike
 from chainrule.layers.layer import Layer
 from chainrule.ops._window import Padding, pair
+from chainrule.regularizers import RegularizerLike
 
 __all__ = ["Conv2D"]
 
@@ -32,6 +33,7 @@ class Conv2D(Layer):
         activation: name, function, or None.
         use_bias: whether to add one number for each filter.
         kernel_initializer, bias_initializer: see `layers.initializers`.
+        kernel_regularizer, bias_regularizer: penalties that join the loss; see `regularizers`.
         name, dtype, trainable: as in `Layer`.
 
     Input ``(batch, height, width, channels)``; output ``(batch, out_height, out_width, filters)``.
@@ -55,6 +57,8 @@ class Conv2D(Layer):
         use_bias: bool = True,
         kernel_initializer: InitializerLike = "glorot_uniform",
         bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -70,6 +74,7 @@ class Conv2D(Layer):
         self.activation = get_activation(activation)
         self.use_bias = use_bias
         self.kernel_initializer, self.bias_initializer = kernel_initializer, bias_initializer
+        self.kernel_regularizer, self.bias_regularizer = kernel_regularizer, bias_regularizer
 
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 4:
@@ -83,8 +88,11 @@ class Conv2D(Layer):
                 f"groups={self.groups} must divide the {channels} input channels and the {self.filters} filters"
             )
         shape = (*self.kernel_size, channels // self.groups, self.filters)
-        self.kernel = self.add_weight("kernel", shape, self.kernel_initializer)
-        self.bias = self.add_weight("bias", (self.filters,), self.bias_initializer) if self.use_bias else None
+        self.kernel = self.add_weight("kernel", shape, self.kernel_initializer, regularizer=self.kernel_regularizer)
+        self.bias = None
+        if self.use_bias:
+            penalty = self.bias_regularizer
+            self.bias = self.add_weight("bias", (self.filters,), self.bias_initializer, regularizer=penalty)
 
     def call(self, x: Tensor) -> Tensor:
         y = ops.conv2d(x, self.kernel, self.strides, self.padding, self.dilation_rate, self.groups)

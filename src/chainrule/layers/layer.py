@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
+from chainrule import ops
 from chainrule.errors import ConfigError, ShapeError
 from chainrule.graph.dims import Size, format_shape
 from chainrule.graph.op import Array, Spec
@@ -20,6 +21,7 @@ from chainrule.graph.variable import Variable
 from chainrule.layers.initializers import InitializerLike, get_initializer
 from chainrule.layers.symbol import Call, Symbol
 from chainrule.random import get_seed, occurrence
+from chainrule.regularizers import RegularizerLike, get_regularizer
 
 __all__ = ["Layer", "layer_class", "observed_outputs", "training_mode"]
 
@@ -112,6 +114,7 @@ class Layer:
         self._trainable = bool(trainable)
         self._weights: list[Variable] = []
         self._learned: list[Variable] = []
+        self._penalties: list[tuple[Variable, Callable[[Any], Tensor]]] = []
         self._input_specs: list[Spec] = []
         self._seed = get_seed()
         self.adopted = False
@@ -248,8 +251,18 @@ class Layer:
         initializer: InitializerLike = "glorot_uniform",
         trainable: bool = True,
         dtype: Any = None,
+        regularizer: RegularizerLike = None,
     ) -> Variable:
-        """Make a weight; its first value is drawn when it is first needed, from the layer's path and the seed."""
+        """Make a weight; its first value is drawn when it is first needed, from the layer's path and the seed.
+
+        Args:
+            name: unique in the layer.
+            shape: of integers.
+            initializer: see `layers.initializers`.
+            trainable: whether training changes it (unless the layer is frozen).
+            dtype: by default the layer's.
+            regularizer: a penalty on it that joins the loss; see `regularizers`.
+        """
         for size in shape:
             if not isinstance(size, int):
                 raise ShapeError(
@@ -265,7 +278,15 @@ class Layer:
         self._weights.append(variable)
         if trainable:
             self._learned.append(variable)
+        penalty = get_regularizer(regularizer)
+        if penalty is not None:
+            self._penalties.append((variable, penalty))
         return variable
+
+    def penalties(self) -> list[Tensor]:
+        """The value of every regularizer of a weight that training changes, here and in the layers inside."""
+        own = [ops.sum(penalty(weight)) for weight, penalty in self._penalties if weight.trainable]
+        return own + [value for layer in self._sublayers.values() for value in layer.penalties()]
 
     def _stream(self, variable: Variable) -> str:
         """The variable's name; a layer outside any model is told from its namesakes by order."""

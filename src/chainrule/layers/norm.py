@@ -10,6 +10,7 @@ from chainrule.graph.dims import Shape, format_shape
 from chainrule.graph.tensor import Tensor, tensor
 from chainrule.layers.initializers import InitializerLike
 from chainrule.layers.layer import Layer
+from chainrule.regularizers import RegularizerLike
 
 __all__ = ["BatchNormalization"]
 
@@ -30,6 +31,7 @@ class BatchNormalization(Layer):
         center, scale: whether to learn a shift (beta) and a factor (gamma).
         beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer:
             see `layers.initializers`.
+        beta_regularizer, gamma_regularizer: penalties that join the loss; see `regularizers`.
         name, dtype, trainable: as in `Layer`.
 
     Weights: ``gamma``, ``beta``, and not trained ``moving_mean``, ``moving_variance``, all ``(channels,)``.
@@ -50,6 +52,8 @@ class BatchNormalization(Layer):
         gamma_initializer: InitializerLike = "ones",
         moving_mean_initializer: InitializerLike = "zeros",
         moving_variance_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,6 +66,7 @@ class BatchNormalization(Layer):
         self.beta_initializer, self.gamma_initializer = beta_initializer, gamma_initializer
         self.moving_mean_initializer = moving_mean_initializer
         self.moving_variance_initializer = moving_variance_initializer
+        self.beta_regularizer, self.gamma_regularizer = beta_regularizer, gamma_regularizer
 
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or self.axis not in (-1, len(input_shape) - 1):
@@ -69,8 +74,11 @@ class BatchNormalization(Layer):
                 f"axis {self.axis} of an input of shape {format_shape(input_shape)} is not its last, the channels"
             )
         shape = input_shape[-1:]
-        self.gamma = self.add_weight("gamma", shape, self.gamma_initializer) if self.scale else None
-        self.beta = self.add_weight("beta", shape, self.beta_initializer) if self.center else None
+        self.gamma = self.beta = None
+        if self.scale:
+            self.gamma = self.add_weight("gamma", shape, self.gamma_initializer, regularizer=self.gamma_regularizer)
+        if self.center:
+            self.beta = self.add_weight("beta", shape, self.beta_initializer, regularizer=self.beta_regularizer)
         self.moving_mean = self.add_weight("moving_mean", shape, self.moving_mean_initializer, False)
         self.moving_variance = self.add_weight("moving_variance", shape, self.moving_variance_initializer, False)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from chainrule.augment.base import Augmentation, get_augmentation
 from chainrule.engines import chosen_engine
 from chainrule.errors import ConfigError, ShapeError
 from chainrule.graph.dims import BATCH, format_shape
@@ -15,10 +16,11 @@ from chainrule.graph.tensor import Tensor, as_tensor
 from chainrule.layers.layer import Layer
 from chainrule.layers.symbol import Symbol
 from chainrule.losses import get_loss
-from chainrule.metrics import Mean, get_metric
+from chainrule.metrics import get_metric
+from chainrule.metrics.metric import LossMean
 from chainrule.optimizers import get_optimizer
-from chainrule.train.callbacks import Callback, History
-from chainrule.train.loop import Trainer
+from chainrule.train.callback import Callback, History
+from chainrule.train.loop import FitOptions, Trainer
 from chainrule.train.profile import StepProfile, profile_step
 from chainrule.train.progress import format_logs
 from chainrule.train.step import Objective
@@ -119,6 +121,7 @@ class Model(Layer):
         loss: Any = None,
         *,
         metrics: Sequence[Any] | None = None,
+        weighted_metrics: Sequence[Any] | None = None,
         engine: str | None = None,
     ) -> None:
         """Choose what `fit` does.
@@ -126,7 +129,8 @@ class Model(Layer):
         Args:
             optimizer: name or `Optimizer`, which serves one model.
             loss: name, `Loss`, or a function ``(y_true, y_pred)`` that gives one loss for each sample.
-            metrics: names or `Metric` objects; ``"accuracy"`` is the one that suits the loss.
+            metrics: names or metrics; ``"accuracy"`` is the one that suits the loss.
+            weighted_metrics: the same, for those in which samples count by their weights.
             engine: ``"native"`` (machine code, the default) or ``"reference"`` (NumPy, slow and plain).
 
         Raises:
@@ -135,17 +139,18 @@ class Model(Layer):
         if loss is None:
             raise ConfigError("compile needs a loss, such as 'sparse_categorical_crossentropy'")
         self._check_trainable()
-        if isinstance(metrics, str):
-            metrics = [metrics]
         self.engine = chosen_engine(engine)
         chosen = get_loss(loss)
-        found = tuple(get_metric(metric, chosen) for metric in metrics or ())
-        names = ["loss", *(metric.name for metric in found)]
+        found, weighted = (
+            tuple(get_metric(metric, chosen) for metric in ([given] if isinstance(given, str) else given or ()))
+            for given in (metrics, weighted_metrics)
+        )
+        names = ["loss", *(metric.name for metric in (*found, *weighted))]
         if len(set(names)) != len(names):
             raise ConfigError(f"metrics need distinct names, got {', '.join(names)}")
         chosen_optimizer = get_optimizer(optimizer)
         chosen_optimizer.serve(self)
-        self._objective = Objective(chosen, found, chosen_optimizer, Mean("loss"))
+        self._objective = Objective(chosen, found, chosen_optimizer, LossMean("loss"), weighted)
         self._trainer = Trainer(self, self._objective)
 
     def _check_trainable(self) -> None:
@@ -180,27 +185,45 @@ class Model(Layer):
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
         callbacks: Sequence[Callback] | None = None,
         validation_split: float = 0.0,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: Any = None,
         shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+        workers: int = 2,
+        augment: Sequence[Augmentation] = (),
     ) -> History:
         """Train for some epochs.
 
         Args:
-            x: samples ``(samples, ...)``; 8-bit integers and float64 are cast in the step.
-            y: labels or targets, one for each sample.
+            x: samples ``(samples, ...)``; 8-bit integers and float64 are cast in the step.  Or a `data.Source`, which
+                is read while the engine works and brings its labels.
+            y: labels or targets, one for each sample; None with a source.
             batch_size: samples in a step, 32 by default; the last batch of an epoch may be shorter.
-            epochs: passes over the data.
+            epochs: the number of the epoch to end before, counted from 0: with `initial_epoch` 0, passes over the data.
             verbose: 0 silent, 1 a progress bar, 2 a line for each epoch; ``"auto"`` is 1 in a terminal, else 2.
             callbacks: see `callbacks`.
             validation_split: the last part of the data is held out, before shuffling.
-            validation_data: ``(x, y)`` to evaluate after each epoch.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` to evaluate after each epoch.
             shuffle: a new order each epoch, fixed by the seed and the epoch.
+            class_weight: what a sample of each class counts in the loss; 1 for classes that are left out.
+            sample_weight: what each sample counts in the loss.  Losses are weighted, not normalised: the loss of a
+                batch is the sum of its weighted losses divided by its samples.
+            initial_epoch: the number of the first epoch, to go on counting where an earlier call ended.
+            steps_per_epoch: end an epoch after so many batches.
+            validation_batch_size: samples in a batch of the validation; by default that of the training.
+            validation_freq: validate after every so many epochs.
+            workers: threads that read samples of a source; the order of samples does not depend on them.
+            augment: random changes of the samples, in order, computed inside the step; see `augment`.
 
         Returns:
             What happened: ``history.history["loss"]`` is a list with a number for each epoch.
@@ -211,13 +234,33 @@ class Model(Layer):
         Raises:
             ConfigError, DataError, ShapeError, DTypeError: before the first step, naming what does not fit.
         """
-        size = BATCH_SIZE if batch_size is None else batch_size
-        return self._compiled().fit(
-            x, y, size, epochs, verbose, _listed(callbacks), validation_split, validation_data, shuffle
+        options = FitOptions(
+            BATCH_SIZE if batch_size is None else batch_size,
+            epochs,
+            verbose,
+            _listed(callbacks),
+            validation_split,
+            validation_data,
+            shuffle,
+            class_weight,
+            sample_weight,
+            initial_epoch,
+            steps_per_epoch,
+            validation_batch_size,
+            validation_freq,
+            workers,
+            tuple(map(get_augmentation, augment)),
         )
+        return self._compiled().fit(x, y, options)
 
     def evaluate(
-        self, x: Any, y: Any, batch_size: int | None = None, verbose: str | int = 0, return_dict: bool = False
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        verbose: str | int = 0,
+        return_dict: bool = False,
+        sample_weight: Any = None,
     ) -> Any:
         """Mean loss and metrics over some data.
 
@@ -226,11 +269,12 @@ class Model(Layer):
             batch_size: samples in a step, 32 by default.
             verbose: anything but 0 prints a line.
             return_dict: give numbers by name.
+            sample_weight: what each sample counts in the loss.
 
         Returns:
             The loss, or a list of it and each metric in the order of `compile`, or a dict.
         """
-        found = self._compiled().evaluate(x, y, BATCH_SIZE if batch_size is None else batch_size)
+        found = self._compiled().evaluate(x, y, BATCH_SIZE if batch_size is None else batch_size, sample_weight)
         if verbose:
             print(format_logs(found))
         if return_dict:

@@ -19,6 +19,7 @@ from chainrule.layers.activations import activation_name
 from chainrule.layers.initializers import Initializer, initializer_config
 from chainrule.layers.layer import Layer, layer_class
 from chainrule.layers.symbol import Input, Symbol
+from chainrule.regularizers import Regularizer, regularizer_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -225,6 +226,8 @@ def _input_config(spec: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Initializer):
         return initializer_config(value)
+    if isinstance(value, Regularizer):
+        return regularizer_config(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):

@@ -45,6 +45,7 @@ from chainrule.ops.extremum import clip as clip
 from chainrule.ops.extremum import maximum as maximum
 from chainrule.ops.extremum import minimum as minimum
 from chainrule.ops.extremum import sign as sign
+from chainrule.ops.indexing import arange as arange
 from chainrule.ops.indexing import gather as gather
 from chainrule.ops.indexing import one_hot as one_hot
 from chainrule.ops.indexing import scatter_add as scatter_add

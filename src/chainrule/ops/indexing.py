@@ -16,7 +16,7 @@ from chainrule.graph.op import Array, Op, Spec, Trait, no_flops, register
 from chainrule.graph.tensor import Node, Tensor, apply, as_tensor
 from chainrule.ops._rules import normalise_axis, require_float
 
-__all__ = ["gather", "one_hot", "scatter_add"]
+__all__ = ["arange", "gather", "one_hot", "scatter_add"]
 
 
 def gather(x: Any, indices: Any, axis: int = 0) -> Tensor:
@@ -43,6 +43,18 @@ def gather(x: Any, indices: Any, axis: int = 0) -> Tensor:
     """
     x = as_tensor(x)
     return apply(GATHER, x, as_tensor(indices), axis=normalise_axis(axis, x.ndim))
+
+
+def arange(size: Size) -> Tensor:
+    """The numbers ``y[i] = i`` below a size, as int32; the size may be the batch's.
+
+    Gradient: none, since there is no input.
+
+    >>> import chainrule as cr
+    >>> cr.ops.arange(3).numpy().tolist()
+    [0, 1, 2]
+    """
+    return apply(ARANGE, size=size)
 
 
 def scatter_add(updates: Any, indices: Any, size: Size, axis: int = 0) -> Tensor:
@@ -75,6 +87,20 @@ def one_hot(indices: Any, classes: int, dtype: str = "float32") -> Tensor:
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     return apply(ONE_HOT, as_tensor(indices), classes=int(classes), dtype=np.dtype(dtype).name)
+
+
+def _arange_spec(*, size: Size) -> Spec:
+    if isinstance(size, int) and not 0 <= size < 2**31:
+        raise ShapeError(f"arange counts to a size below 2**31, got {size}")
+    return Spec((size,), np.dtype("int32"))
+
+
+def _arange_reference(*, size: int) -> Array:
+    return np.arange(size, dtype=np.int32)
+
+
+def _arange_element(k: Any, point: Any, *, size: Size) -> Any:
+    return k.cast(point[0], "int32")
 
 
 def _require_indices(spec: Spec) -> None:
@@ -207,6 +233,18 @@ SCATTER_ADD = register(
             case((4,), np.array([0, 2, 2, 0], np.int32), size=3, axis=0, name="repeated"),
         ),
         lowering=(Indexed(_scatter_element, cheap=False, reads=8),),
+    )
+)
+ARANGE = register(
+    Op(
+        "arange",
+        arange,
+        _arange_spec,
+        _arange_reference,
+        "zero",
+        no_flops,
+        cases=(case(size=5), case(size=1)),
+        lowering=(Indexed(_arange_element),),
     )
 )
 ONE_HOT = register(

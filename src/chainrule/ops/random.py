@@ -65,7 +65,8 @@ def random_bits(seed: Any, time: Any, first_row: Any, *, shape: Shape, stream: i
     Args:
         seed: two uint32 words, low and high.
         time: uint32 scalar: the step or the epoch.
-        first_row: uint32 scalar: the global number of row 0, such as a sample's position.
+        first_row: uint32 scalar: the global number of row 0, such as a sample's position; or a vector of the global
+            number of every row.
         shape: shape of the result; rows run along axis 0.
         stream: 32-bit name of the draw, distinct for each draw in a graph.
 
@@ -137,20 +138,29 @@ def _draw(op: Op, seed: Any, time: Any, first_row: Any, **attrs: Any) -> Tensor:
 
 
 def _check_key(seed: Spec, time: Spec, first_row: Spec, stream: int) -> None:
-    for name, spec, shape in (("seed", seed, (2,)), ("time", time, ()), ("first_row", first_row, ())):
+    for name, spec, shape in (("seed", seed, (2,)), ("time", time, ())):
         if spec.shape != shape or spec.dtype != np.dtype("uint32"):
             raise DTypeError(f"{name} must be uint32{format_shape(shape)}, got {spec}")
+    if first_row.rank > 1 or first_row.dtype != np.dtype("uint32"):
+        raise DTypeError(f"first_row must be a uint32 number, or one for each row, got {first_row}")
     if not 0 <= stream <= _MASK:
         raise ShapeError(f"stream must be a 32-bit number, got {stream}")
 
 
+def _check_rows(first_row: Spec, shape: Shape) -> None:
+    if first_row.rank and first_row.shape != tuple(shape)[:1]:
+        raise ShapeError(f"first_row numbers {format_shape(first_row.shape)} rows of {format_shape(tuple(shape))}")
+
+
 def _bits_spec(seed: Spec, time: Spec, first_row: Spec, *, shape: Shape, stream: int) -> Spec:
     _check_key(seed, time, first_row, stream)
+    _check_rows(first_row, shape)
     return Spec(tuple(shape), np.dtype("uint32"))
 
 
 def _float_spec(seed: Spec, time: Spec, first_row: Spec, *, shape: Shape, stream: int, dtype: str) -> Spec:
     _check_key(seed, time, first_row, stream)
+    _check_rows(first_row, shape)
     if dtype not in ("float32", "float64"):
         raise DTypeError(f"random numbers are float32 or float64, not {dtype}")
     return Spec(tuple(shape), np.dtype(dtype))
@@ -158,6 +168,7 @@ def _float_spec(seed: Spec, time: Spec, first_row: Spec, *, shape: Shape, stream
 
 def _bernoulli_spec(seed: Spec, time: Spec, first_row: Spec, *, shape: Shape, stream: int, probability: float) -> Spec:
     _check_key(seed, time, first_row, stream)
+    _check_rows(first_row, shape)
     if not 0 <= probability <= 1:
         raise ShapeError(f"a probability lies between 0 and 1, got {probability}")
     return Spec(tuple(shape), np.dtype(bool))
@@ -165,6 +176,7 @@ def _bernoulli_spec(seed: Spec, time: Spec, first_row: Spec, *, shape: Shape, st
 
 def _permutation_spec(seed: Spec, time: Spec, first_row: Spec, *, size: Size, stream: int) -> Spec:
     _check_key(seed, time, first_row, stream)
+    _check_rows(first_row, (size,))
     return Spec((size,), np.dtype("int32"))
 
 
@@ -173,7 +185,10 @@ def _words(seed: Array, time: Array, first_row: Array, shape: tuple[int, ...], s
     rows = shape[0] if shape else 1
     wanted = math.prod(shape[1:]) * per_element
     blocks = -(-wanted // 4)
-    row = ((np.arange(rows, dtype=np.uint64) + np.uint64(first_row)) & np.uint64(_MASK))[:, None]
+    if first_row.ndim:
+        row = first_row.astype(np.uint64)[:, None]
+    else:
+        row = ((np.arange(rows, dtype=np.uint64) + np.uint64(first_row)) & np.uint64(_MASK))[:, None]
     block = np.arange(blocks, dtype=np.uint64)[None, :]
     constant = np.zeros((1, 1), np.uint64)
     counter = (block, row, constant + np.uint64(time), constant + np.uint64(stream))
@@ -277,7 +292,7 @@ def _block(k: Any, block: Any, row: Any, seed: Any, time: Any, first_row: Any, *
 
     words = (
         wide(block),
-        (wide(row) + wide(first_row[()])) & _MASK,
+        wide(first_row[row]) if first_row.shape else (wide(row) + wide(first_row[()])) & _MASK,
         wide(time[()]),
         k.constant(stream, "uint64"),
     )
@@ -394,6 +409,12 @@ def _permutation_key(k: Any, number: Any, *key: Any, size: Size, stream: int) ->
 _SEED = np.array([1, 2], np.uint32)
 _TIME = np.array(3, np.uint32)
 _ROW = np.array(4, np.uint32)
+_ROWS = np.array([9, 0, 2**32 - 1], np.uint32)
+
+
+def _has_rows(attr: dict[str, Any]) -> bool:
+    """Whether a case draws as many rows as there are in `_ROWS`."""
+    return bool(attr.get("shape", ())[:1] == (3,))
 
 
 def _random(
@@ -408,7 +429,14 @@ def _random(
             "zero",
             per_element(flops),
             traits=frozenset({Trait.RANDOM, Trait.PER_SAMPLE}),
-            cases=tuple(case(_SEED, _TIME, _ROW, stream=5, **attr) for attr in attrs),
+            cases=(
+                *(case(_SEED, _TIME, _ROW, stream=5, **attr) for attr in attrs),
+                *(
+                    case(_SEED, _TIME, _ROWS, stream=5, name="rows by number", **attr)
+                    for attr in attrs
+                    if _has_rows(attr)
+                ),
+            ),
             lowering=(lowering,),
         )
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from chainrule import ops
 from chainrule.errors import ConfigError
 from chainrule.graph.tensor import Tensor, tensor
 from chainrule.graph.variable import Variable
-from chainrule.optimizers.optimizer import Optimizer, in_unit_interval
+from chainrule.optimizers.optimizer import Optimizer
+from chainrule.optimizers.options import OptimizerOptions, in_unit_interval
+from chainrule.optimizers.schedules import Schedule
 
-__all__ = ["Adam"]
+__all__ = ["Adam", "AdamW"]
 
 
 class Adam(Optimizer):
@@ -26,6 +28,7 @@ class Adam(Optimizer):
         learning_rate: 0.001 by default.
         beta_1, beta_2: decay of the moments, in [0, 1).
         epsilon: keeps the quotient finite.
+        options: as every optimizer's; see `CommonOptions`.
 
     Source: Kingma and Ba, ICLR 2015 (the form before section 2.1).
 
@@ -38,12 +41,13 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | Schedule = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        **options: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate)
+        super().__init__(learning_rate, **options)
         self.beta_1 = in_unit_interval(beta_1, "Adam: beta_1")
         self.beta_2 = in_unit_interval(beta_2, "Adam: beta_2")
         if not epsilon >= 0:
@@ -65,3 +69,33 @@ class Adam(Optimizer):
         first = 1 - tensor(self.beta_1, "float64") ** count
         second = 1 - tensor(self.beta_2, "float64") ** count
         return rate * ops.sqrt(second) / first
+
+
+class AdamW(Adam):
+    """`Adam` with decoupled weight decay: before each update ``w -= rate * weight_decay * w``.
+
+    Args:
+        learning_rate, beta_1, beta_2, epsilon: as `Adam`.
+        options: as every optimizer's; `weight_decay` is 0.004 by default, as in Keras (PyTorch's default is 0.01).
+
+    Source: Loshchilov and Hutter, ICLR 2019.
+
+    >>> import chainrule as cr
+    >>> cr.optimizers.AdamW(1e-3, weight_decay=0.01).options.weight_decay
+    0.01
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        **options: Unpack[OptimizerOptions],
+    ) -> None:
+        if "weight_decay" not in options:
+            options["weight_decay"] = 0.004
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, **options)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "weight_decay": self.options.weight_decay}

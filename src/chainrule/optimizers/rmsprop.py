@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from chainrule import ops
 from chainrule.errors import ConfigError
 from chainrule.graph.tensor import Tensor
 from chainrule.graph.variable import Variable
-from chainrule.optimizers.optimizer import Optimizer, in_unit_interval
+from chainrule.optimizers.optimizer import Optimizer
+from chainrule.optimizers.options import OptimizerOptions, in_unit_interval
+from chainrule.optimizers.schedules import Schedule
 
 __all__ = ["RMSprop"]
 
@@ -24,6 +26,7 @@ class RMSprop(Optimizer):
         rho: decay of the mean square, in [0, 1).
         momentum: in [0, 1).
         epsilon: keeps the quotient finite.
+        options: as every optimizer's; see `CommonOptions`.
 
     Source: Tieleman and Hinton, Coursera lecture 6.5, 2012.
 
@@ -33,9 +36,14 @@ class RMSprop(Optimizer):
     """
 
     def __init__(
-        self, learning_rate: float = 0.001, rho: float = 0.9, momentum: float = 0.0, epsilon: float = 1e-7
+        self,
+        learning_rate: float | Schedule = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        **options: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate)
+        super().__init__(learning_rate, **options)
         self.rho = in_unit_interval(rho, "RMSprop: rho")
         self.momentum = in_unit_interval(momentum, "RMSprop: momentum")
         self.slots = ("v", "velocity") if self.momentum else ("v",)

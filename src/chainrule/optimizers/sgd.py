@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from chainrule.graph.tensor import Tensor
 from chainrule.graph.variable import Variable
-from chainrule.optimizers.optimizer import Optimizer, in_unit_interval
+from chainrule.optimizers.optimizer import Optimizer
+from chainrule.optimizers.options import OptimizerOptions, in_unit_interval
+from chainrule.optimizers.schedules import Schedule
 
 __all__ = ["SGD"]
 
@@ -20,6 +22,7 @@ class SGD(Optimizer):
         learning_rate: 0.01 by default.
         momentum: in [0, 1).
         nesterov: look ahead along the velocity.
+        options: as every optimizer's; see `CommonOptions`.
 
     Source: Sutskever, Martens, Dahl and Hinton, ICML 2013.
 
@@ -28,8 +31,14 @@ class SGD(Optimizer):
     0.9
     """
 
-    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
-        super().__init__(learning_rate)
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        **options: Unpack[OptimizerOptions],
+    ) -> None:
+        super().__init__(learning_rate, **options)
         self.momentum = in_unit_interval(momentum, "SGD: momentum")
         self.nesterov = bool(nesterov)
         self.slots = ("velocity",) if self.momentum else ()

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from chainrule.errors import ConfigError
-from chainrule.train.callbacks import Callback, Logs
+from chainrule.train.callback import Callback, Logs
 
 __all__ = ["EpochLines", "ProgressBar", "format_logs", "progress_for"]
 

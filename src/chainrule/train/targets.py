@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from chainrule.checks import (
+    check_at_least,
     check_inputs,
     check_labels_binary,
     check_labels_one_hot,
     check_labels_sparse,
     check_same_length,
 )
-from chainrule.errors import DataError, DTypeError
+from chainrule.errors import ConfigError, DataError, DTypeError
 from chainrule.graph.dims import Shape, format_shape
 from chainrule.graph.op import Array
 from chainrule.graph.tensor import SUPPORTED_DTYPES
 from chainrule.losses import Loss
 
-__all__ = ["prepared_inputs", "prepared_targets"]
+__all__ = ["prepared_inputs", "prepared_targets", "prepared_weights"]
 
 
 def prepared_inputs(x: Any, name: str) -> Array:
@@ -67,6 +69,55 @@ def prepared_targets(y: Any, x: Array, output: Shape, loss: Loss, name: str) -> 
         _check_target_shape(result, output, loss, name)
     check_same_length(x, result, name=name)
     return result
+
+
+def prepared_weights(given: Any, by_class: Mapping[int, float] | None, y: Array, loss: Loss) -> Array | None:
+    """A weight for each sample, float32; None where all count the same.
+
+    Args:
+        given: a number for each sample, or None.
+        by_class: a factor for each class, 1 for classes that are left out; or None.
+        y: the prepared labels.
+        loss: whose `labels` say how classes are read from them.
+
+    Raises:
+        DataError, ConfigError: weights that are negative or not finite, too many or too few, or for no class.
+    """
+    if given is None and by_class is None:
+        return None
+    weights = np.ones(len(y), np.float32)
+    if given is not None:
+        array = check_inputs(given, name="sample_weight")
+        if array.shape != (len(y),):
+            raise DataError(
+                f"sample_weight has shape {format_shape(array.shape)}; expected ({len(y)},), one for each sample"
+            )
+        if (array < 0).any():
+            bad = int(np.argmax(array < 0))
+            raise DataError(f"sample_weight: sample {bad} has the weight {array[bad]}; expected 0 or more")
+        weights = array.astype(np.float32)
+    return weights if by_class is None else weights * _class_factors(by_class, y, loss)
+
+
+def _class_factors(by_class: Mapping[int, float], y: Array, loss: Loss) -> Array:
+    if loss.labels == "values" or y.ndim > 2:
+        raise ConfigError(f"class_weight is for labels of classes; the loss {loss.name!r} takes values")
+    if loss.labels == "one_hot":
+        classes, count = y.argmax(axis=-1), y.shape[-1]
+    else:
+        classes = np.rint(y.reshape(len(y))).astype(np.int64)
+        count = int(classes.max()) + 1
+    factors = np.ones(max(count, *(int(key) + 1 for key in by_class)) if by_class else count, np.float32)
+    for key, value in by_class.items():
+        factors[check_at_least(key, 0, "class_weight: a class number")] = _factor(key, value)
+    found: Array = factors[classes]
+    return found
+
+
+def _factor(key: Any, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+        raise ConfigError(f"class_weight: class {key} has the weight {value!r}; expected a number >= 0")
+    return float(value)
 
 
 def _label_maps(y: Any, classes: int, name: str) -> Array:

@@ -173,6 +173,7 @@ OPTIMIZERS: dict[str, Callable[[], cr.optimizers.Optimizer]] = {
     "momentum": lambda: cr.optimizers.SGD(0.1, momentum=0.9),
     "nesterov": lambda: cr.optimizers.SGD(0.1, momentum=0.8, nesterov=True),
     "adam": lambda: cr.optimizers.Adam(0.01),
+    "adamw": lambda: cr.optimizers.AdamW(0.01, weight_decay=0.1),
     "rmsprop": lambda: cr.optimizers.RMSprop(0.01),
     "rmsprop, momentum": lambda: cr.optimizers.RMSprop(0.01, momentum=0.5),
 }

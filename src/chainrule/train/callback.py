@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from chainrule.graph.op import Array
+
 if TYPE_CHECKING:
     from chainrule.models.model import Model
+    from chainrule.train.fitting import Fitting
 
-__all__ = ["Callback", "History", "Logs", "longest_interval"]
+__all__ = ["Callback", "History", "Logs", "as_json", "from_json", "longest_interval"]
 
 Logs = Mapping[str, float] | None
 
@@ -20,6 +23,7 @@ class Callback:
     Attributes:
         model: the model in training; set ``self.model.stop_training = True`` to end after the running epoch.
         params: ``epochs``, ``steps`` (in an epoch), ``samples`` and ``batch_size``.
+        fitting: the running call of `fit`, of which a checkpoint can be taken.
         interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
             step.  A callback that only shows something gives the engine room to run many steps in one go.
 
@@ -30,11 +34,29 @@ class Callback:
     """
 
     model: Model
+    fitting: Fitting
     params: Mapping[str, Any]
     interval: float = 0.0
 
+    def get_state(self) -> dict[str, Any]:
+        """What a run that goes on later must know of this callback, as JSON can hold it."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_state` gave, after `on_train_begin`."""
+
+    def get_arrays(self) -> dict[str, Array]:
+        """As `get_state`, what is better kept as arrays."""
+        return {}
+
+    def set_arrays(self, arrays: dict[str, Array]) -> None:
+        """Take what `get_arrays` gave, after `set_state`."""
+
     def on_train_begin(self, logs: Logs = None) -> None:
         """Before the first epoch."""
+
+    def resume(self) -> None:
+        """After every callback's `on_train_begin`: bring back the state of a training that was cut off."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Before an epoch, counted from 0."""
@@ -56,6 +78,15 @@ class Callback:
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """After an epoch; `logs` are its means, those of validation under ``val_...``."""
 
+    def on_test_begin(self, logs: Logs = None) -> None:
+        """Before the validation at the end of an epoch."""
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        """After it; `logs` are its numbers."""
+
+    def on_interrupt(self) -> None:
+        """When Ctrl-C or SIGTERM ended the training inside an epoch; that epoch's `on_epoch_end` follows."""
+
     def on_train_end(self, logs: Logs = None) -> None:
         """After the last epoch, also when Ctrl-C ended it."""
 
@@ -74,6 +105,16 @@ def _is_own(callback: Callback, name: str) -> bool:
     return getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name)
 
 
+def as_json(number: float) -> float | str:
+    """A number as strict JSON can hold it: what is not finite as text."""
+    return number if math.isfinite(number) else str(number)
+
+
+def from_json(value: float | str) -> float:
+    """What `as_json` gave, as a number again."""
+    return float(value)
+
+
 class History(Callback):
     """What `fit` returns: the means of every epoch.
 
@@ -88,6 +129,16 @@ class History(Callback):
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
         self.interrupted = False
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            "history": {name: list(map(as_json, values)) for name, values in self.history.items()},
+            "epoch": self.epoch,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.history = {name: list(map(from_json, values)) for name, values in state["history"].items()}
+        self.epoch = list(state["epoch"])
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         found = dict(logs or {})

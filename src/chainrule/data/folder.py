@@ -1,0 +1,196 @@
+"""Pictures in a folder for each class, or listed with their classes in a csv file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from chainrule.data.pictures import Fit, is_picture, picture_size, read_picture
+from chainrule.data.source import Source
+from chainrule.errors import ConfigError, DataError
+from chainrule.files import reason
+from chainrule.graph.op import Array
+
+__all__ = ["Pictures", "class_folders", "picture_folder", "picture_list", "pictures_below"]
+
+_COLUMNS = (("file", "path", "filename", "image"), ("class", "label"))
+"""What the header of a csv file may call its two columns."""
+
+
+class Pictures(Source):
+    """Picture files with class numbers; each is decoded when it is needed.
+
+    Args:
+        files: paths.
+        labels: the class number of each.
+        class_names: the name of each class.
+        size: height and width of a sample; by default that of the first file, which all others must have.
+        channels: 1 for grey, 3 for colour.
+        fit: how a picture of another size is brought to `size`; see `read_picture`.
+
+    Raises:
+        DataError: there are no files, or the first cannot be read.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        labels: Sequence[int],
+        class_names: Sequence[str],
+        size: tuple[int, int] | None = None,
+        channels: int = 3,
+        fit: Fit = "cover",
+    ) -> None:
+        if channels not in (1, 3):
+            raise ConfigError(f"pictures have 1 channel (grey) or 3 (colour), got {channels!r}")
+        if fit not in ("cover", "contain", "stretch"):
+            raise ConfigError(f"fit must be 'cover', 'contain' or 'stretch', got {fit!r}")
+        if not files:
+            raise DataError("there are no pictures")
+        self.files, self.labels = tuple(files), np.asarray(labels, np.int64)
+        self.class_names = tuple(class_names)
+        self.fit: Fit = fit
+        self._size = size
+        height, width = size if size is not None else picture_size(self.files[0])[:2]
+        self.shape, self.dtype = (height, width, channels), np.dtype(np.uint8)
+
+    def read(self, number: int) -> Array:
+        path = self.files[number]
+        found = read_picture(path, self.shape[2], self._size, self.fit)
+        if found.shape != self.shape:
+            raise DataError(
+                f"'{path}' is {found.shape[0]}x{found.shape[1]} pixels, the first picture {self.shape[0]}x"
+                f"{self.shape[1]}; give a size to bring all of them to"
+            )
+        return found
+
+    def identity(self, number: int) -> bytes:
+        path = self.files[number]
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise DataError(f"'{path}': cannot be read ({reason(error)})") from None
+        return f"{os.path.basename(os.path.dirname(path))}/{os.path.basename(path)}:{size}".encode(
+            errors="surrogateescape"
+        )
+
+
+def picture_folder(
+    folder: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    channels: int = 3,
+    fit: Fit = "cover",
+    class_names: Sequence[str] | None = None,
+) -> Pictures:
+    """The pictures of a folder that holds a folder for each class, both in the order of their names.
+
+    Args:
+        folder: such as one with ``cat/1.jpg`` and ``dog/2.png``; deeper folders belong to their class.
+        size, channels, fit: as for `Pictures`.
+        class_names: the classes and their order, where the folder may lack some; by default the folders found.
+
+    Raises:
+        DataError: there is no such folder, or no class, or a class without a picture; a folder of no known class.
+    """
+    root = Path(folder)
+    found = class_folders(root)
+    names = list(found) if class_names is None else list(class_names)
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise DataError(f"'{root}': the folder {unknown[0]!r} is none of the classes {', '.join(names)}")
+    files: list[str] = []
+    labels: list[int] = []
+    for number, name in enumerate(names):
+        own = pictures_below(found[name]) if name in found else []
+        if not own and class_names is None:
+            raise DataError(f"'{found[name]}' holds no picture; expected one or more of the class {name!r}")
+        files += own
+        labels += [number] * len(own)
+    if not files:
+        raise DataError(f"'{root}' holds no pictures of the classes {', '.join(names)}")
+    return Pictures(files, labels, names, size, channels, fit)
+
+
+def class_folders(root: Path) -> dict[str, Path]:
+    try:
+        with os.scandir(root) as found_there:
+            entries = sorted(found_there, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"'{root}': cannot be read ({reason(error)}); expected a folder of classes") from None
+    found = {entry.name: Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+    if not found:
+        loose = sum(is_picture(entry.name) for entry in entries)
+        hint = f"; its {loose} pictures lie in no class's folder" if loose else ""
+        raise DataError(f"'{root}' holds no folders; expected one for each class{hint}")
+    return found
+
+
+def pictures_below(folder: Path) -> list[str]:
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        found += [os.path.join(place, name) for name in sorted(names) if is_picture(name)]
+    return found
+
+
+def picture_list(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    channels: int = 3,
+    fit: Fit = "cover",
+    class_names: Sequence[str] | None = None,
+) -> Pictures:
+    """The pictures that a csv file lists: a header, then a file and its class in each row.
+
+    Args:
+        path: UTF-8; the columns are called ``file`` (or path, filename, image) and ``class`` (or label).  Files are
+            found from the csv file's folder.
+        size, channels, fit: as for `Pictures`.
+        class_names: the classes and their order; by default those found, in the order of their names.
+
+    Raises:
+        DataError: the file cannot be read, a column is missing, or a row cannot be understood; the row is named.
+    """
+    source = Path(path)
+    rows = _rows(source)
+    names = sorted({kind for _, kind in rows}) if class_names is None else list(class_names)
+    numbers = {name: number for number, name in enumerate(names)}
+    for line, (_, kind) in enumerate(rows, 2):
+        if kind not in numbers:
+            raise DataError(f"'{source}', row {line}: the class {kind!r} is none of {', '.join(names)}")
+    files = [os.path.join(source.parent, file) for file, _ in rows]
+    return Pictures(files, [numbers[kind] for _, kind in rows], names, size, channels, fit)
+
+
+def _rows(source: Path) -> list[tuple[str, str]]:
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            places = [_column(header, names, source) for names in _COLUMNS]
+            rows = []
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) <= max(places) or not all(row[place].strip() for place in places):
+                    raise DataError(f"'{source}', row {reader.line_num}: {row!r} lacks a file or a class")
+                rows.append((row[places[0]].strip(), row[places[1]].strip()))
+    except OSError as error:
+        raise DataError(f"'{source}': cannot be read ({reason(error)}); expected a csv file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"'{source}': cannot be understood ({error}); expected a csv file in UTF-8") from None
+    if not rows:
+        raise DataError(f"'{source}' lists no pictures")
+    return rows
+
+
+def _column(header: list[str], names: tuple[str, ...], source: Path) -> int:
+    found = [word.strip().lower() for word in header]
+    for name in names:
+        if name in found:
+            return found.index(name)
+    raise DataError(f"'{source}': the header is {', '.join(header) or 'empty'}; expected a column {' or '.join(names)}")

@@ -1,0 +1,117 @@
+"""Picture files as arrays, through Pillow."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from chainrule.errors import DataError, MissingDependencyError
+from chainrule.graph.op import Array
+
+__all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture"]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+Fit: TypeAlias = Literal["cover", "contain", "stretch"]
+
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture; hidden files are none."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int, str]:
+    """Height, width and mode (Pillow's name, such as ``RGB``) of a picture as it is shown.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if _orientation(image) >= 5:  # a quarter turn
+            width, height = height, width
+        return height, width, image.mode
+
+
+def read_picture(
+    path: str | os.PathLike[str], channels: int = 3, size: tuple[int, int] | None = None, fit: Fit = "cover"
+) -> Array:
+    """A picture as ``(height, width, channels)``, uint8.
+
+    Args:
+        path: a file that Pillow can read.
+        channels: 1 for grey, 3 for colour, 4 for colour and opacity.
+        size: height and width to bring it to; None leaves it as it is.
+        fit: how: ``"cover"`` keeps the proportions and cuts off what lies outside, ``"contain"`` keeps them and fills
+            the rest with black, ``"stretch"`` does not keep them.
+
+    Raises:
+        DataError: it cannot be read, or is damaged; the message names the file.
+        MissingDependencyError: Pillow is not installed.
+    """
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    with _opened(path) as image:
+        try:
+            if size is not None:
+                image.draft(mode, (size[1], size[0]))  # a JPEG is decoded at a fraction of its size where that will do
+            image = _upright(image)
+            if image.mode != mode:
+                image = image.convert(mode)
+            if size is not None and image.size != (size[1], size[0]):
+                image = _fitted(image, size, fit)
+            array = np.asarray(image, np.uint8)
+        except _damage() as error:
+            raise DataError(f"'{path}': the picture is damaged ({error})") from None
+    return array.reshape(*array.shape[:2], channels)
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    image = _pillow()
+    try:
+        return image.open(path)
+    except FileNotFoundError:
+        raise DataError(f"'{path}': there is no such file") from None
+    except _damage() as error:
+        reason = getattr(error, "strerror", None) or "it is damaged or no picture"
+        raise DataError(f"'{path}': cannot be read as a picture ({reason})") from None
+
+
+def _upright(image: Any) -> Any:
+    """The picture as a camera's note says that it is to be shown."""
+    if _orientation(image) == 1:
+        return image
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _orientation(image: Any) -> int:
+    return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
+
+
+def _fitted(image: Any, size: tuple[int, int], fit: Fit) -> Any:
+    from PIL import ImageOps
+
+    wanted = (size[1], size[0])
+    how = _pillow().Resampling.BILINEAR
+    if fit == "cover":
+        return ImageOps.fit(image, wanted, how)
+    return ImageOps.pad(image, wanted, how) if fit == "contain" else image.resize(wanted, how)
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What Pillow raises on a damaged file."""
+    image = _pillow()
+    return (OSError, SyntaxError, ValueError, EOFError, MemoryError, image.DecompressionBombError)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError("pictures are read by Pillow; install chainrule[pillow]") from error
+    return Image

@@ -1,0 +1,115 @@
+"""Samples that are read by number while a training runs, so that they need not fit into memory."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from chainrule.errors import DataError
+from chainrule.graph.op import Array
+
+__all__ = ["ArraySource", "Part", "Source"]
+
+
+class Source(ABC):
+    """Labelled samples of one shape; subclasses read one by its number, from any thread.
+
+    Attributes:
+        shape: of a sample.
+        dtype: of a sample.
+        labels: one for each sample.
+        class_names: the name of each class, if labels are class numbers.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    labels: Array
+    class_names: tuple[str, ...] = ()
+
+    @abstractmethod
+    def read(self, number: int) -> Array:
+        """Sample `number`, in the source's shape and dtype.
+
+        Raises:
+            DataError: it cannot be read; the message names the file.
+        """
+
+    @abstractmethod
+    def identity(self, number: int) -> bytes:
+        """What tells sample `number` from another, cheaply: for a file its name and size."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the identities and labels of all samples, by which a run knows its data again."""
+        total = hashlib.sha256(f"{self.shape}{self.dtype.str}{self.class_names}".encode())
+        total.update(np.ascontiguousarray(self.labels).data)
+        for number in range(len(self)):
+            total.update(self.identity(number) + b"\0")
+        return total.hexdigest()
+
+    def load(self) -> tuple[Array, Array]:
+        """All samples and labels as arrays."""
+        samples = np.empty((len(self), *self.shape), self.dtype)
+        for number in range(len(self)):
+            samples[number] = self.read(number)
+        return samples, self.labels
+
+    def part(self, numbers: Sequence[int] | Array) -> Part:
+        """Some of the samples, in that order."""
+        return Part(self, np.asarray(numbers, np.int64))
+
+
+class Part(Source):
+    """Some samples of a source.
+
+    Args:
+        whole: the source.
+        numbers: which, in order.
+    """
+
+    def __init__(self, whole: Source, numbers: Array) -> None:
+        if not len(numbers):
+            raise DataError("a part of a source needs at least one sample")
+        self.whole, self.numbers = whole, numbers
+        self.shape, self.dtype, self.class_names = whole.shape, whole.dtype, whole.class_names
+        self.labels = whole.labels[numbers]
+
+    def read(self, number: int) -> Array:
+        return self.whole.read(int(self.numbers[number]))
+
+    def identity(self, number: int) -> bytes:
+        return self.whole.identity(int(self.numbers[number]))
+
+
+class ArraySource(Source):
+    """Rows of an array that need not be in memory, such as ``numpy.load(file, mmap_mode="r")``.
+
+    Args:
+        samples: rows along the first axis.
+        labels: one for each row.
+        class_names: the name of each class.
+
+    >>> source = ArraySource(np.zeros((3, 2, 2, 1), np.uint8), np.array([0, 1, 0]))
+    >>> len(source), source.read(1).shape
+    (3, (2, 2, 1))
+    """
+
+    def __init__(self, samples: Array, labels: Array, class_names: Sequence[str] = ()) -> None:
+        if len(samples) != len(labels) or not len(labels):
+            raise DataError(f"{len(samples)} samples and {len(labels)} labels; expected one or more, as many of each")
+        self.samples, self.labels = samples, np.asarray(labels)
+        self.shape, self.dtype = tuple(samples.shape[1:]), samples.dtype
+        self.class_names = tuple(class_names)
+
+    def read(self, number: int) -> Array:
+        found: Array = self.samples[number]
+        return found
+
+    def identity(self, number: int) -> bytes:
+        return hashlib.sha256(np.ascontiguousarray(self.samples[number]).data).digest()

@@ -1,0 +1,171 @@
+"""Metrics of right and wrong decisions by class: precision, recall, F1, and the confusion matrix they come from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from chainrule import ops
+from chainrule.errors import ConfigError
+from chainrule.graph.op import Array
+from chainrule.graph.tensor import Tensor, as_tensor
+from chainrule.metrics.labels import decisions
+from chainrule.metrics.metric import Totals
+
+__all__ = ["ConfusionMatrix", "F1Score", "Precision", "Recall"]
+
+Average: TypeAlias = Literal["macro", "micro", "weighted"] | None
+
+
+class _Decisions(Totals):
+    """What follows from counts of hits, decisions and labels of each class.
+
+    Args:
+        average: over the classes: ``"macro"`` the plain mean, ``"weighted"`` by how often each class is true,
+            ``"micro"`` one number of all counts together, None a number for each class.  A yes/no output has the class
+            yes alone.
+        threshold: of a yes/no output; 0.5 for probabilities, 0 for logits.
+        name: as in `Metric`.
+
+    A class without any decision (precision) or label (recall) counts as 0.
+    """
+
+    def __init__(self, average: Average = "macro", threshold: float = 0.5, name: str | None = None) -> None:
+        super().__init__(name)
+        if average not in ("macro", "micro", "weighted", None):
+            raise ConfigError(
+                f"{type(self).__name__}: average must be 'macro', 'micro', 'weighted' or None, got {average!r}"
+            )
+        self.average: Average = average
+        self.threshold = float(threshold)
+
+    @property
+    def is_scalar(self) -> bool:  # type: ignore[override]
+        return self.average is not None
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "average": self.average, "threshold": self.threshold}
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        true, decided = decisions(y_true, y_pred, self.threshold)
+        weight = None if sample_weight is None else _column(sample_weight, true)
+        for name, marks in (("hits", true * decided), ("decided", decided), ("true", true)):
+            self.add_to(name, ops.sum(marks if weight is None else marks * weight, axis=0))
+
+    def result(self) -> Any:
+        """The share, NaN before the first batch; an array where nothing is averaged."""
+        hits, decided, true = (self.total(name) for name in ("hits", "decided", "true"))
+        if not hits.ndim:
+            return float("nan")
+        if self.average == "micro":
+            return float(self.share(*(np.asarray(counts.sum()) for counts in (hits, decided, true))))
+        shares = self.share(hits, decided, true)
+        if self.average is None:
+            return shares
+        weights = true if self.average == "weighted" and true.sum() else np.ones_like(true)
+        return float((shares * weights).sum() / weights.sum())
+
+    @abstractmethod
+    def share(self, hits: Array, decided: Array, true: Array) -> Array:
+        """The number of each class from its counts."""
+
+
+def _column(sample_weight: Any, like: Tensor) -> Tensor:
+    """A weight for each row of the decisions."""
+    weights = ops.cast(as_tensor(sample_weight), "float64")
+    return ops.expand_dims(weights, -1) if weights.ndim == 1 else weights
+
+
+def _quotient(a: Array, b: Array) -> Array:
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+
+
+class Precision(_Decisions):
+    """``hits / decisions``: how many of those decided for a class belong to it.
+
+    >>> import chainrule as cr
+    >>> metric = cr.metrics.Precision()
+    >>> metric.update_state([[1.0], [0.0], [1.0]], cr.tensor([[0.9], [0.8], [0.1]]))
+    >>> metric.result()
+    0.5
+    """
+
+    default_name = "precision"
+
+    def share(self, hits: Array, decided: Array, true: Array) -> Array:
+        return _quotient(hits, decided)
+
+
+class Recall(_Decisions):
+    """``hits / labels``: how many of a class were found.
+
+    >>> import chainrule as cr
+    >>> metric = cr.metrics.Recall(average=None)
+    >>> metric.update_state([0, 1, 1], cr.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]))
+    >>> metric.result().tolist()
+    [1.0, 0.5]
+    """
+
+    default_name = "recall"
+
+    def share(self, hits: Array, decided: Array, true: Array) -> Array:
+        return _quotient(hits, true)
+
+
+class F1Score(_Decisions):
+    """``2 hits / (decisions + labels)``: the harmonic mean of precision and recall.
+
+    >>> import chainrule as cr
+    >>> metric = cr.metrics.F1Score()
+    >>> metric.update_state([[1.0], [0.0], [1.0]], cr.tensor([[0.9], [0.8], [0.1]]))
+    >>> metric.result()
+    0.5
+    """
+
+    default_name = "f1_score"
+
+    def share(self, hits: Array, decided: Array, true: Array) -> Array:
+        return _quotient(2 * hits, decided + true)
+
+
+class ConfusionMatrix(Totals):
+    """How often each class was taken for each: row the true class, column the decided one.
+
+    A yes/no output has the two classes no and yes.  The result is an array, which stands in no History.
+
+    Args:
+        threshold: of a yes/no output; 0.5 for probabilities, 0 for logits.
+        name: as in `Metric`.
+
+    >>> import chainrule as cr
+    >>> metric = cr.metrics.ConfusionMatrix()
+    >>> metric.update_state([0, 1, 1], cr.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]))
+    >>> metric.result().tolist()
+    [[1, 0], [1, 1]]
+    """
+
+    default_name = "confusion_matrix"
+    is_scalar: ClassVar[bool] = False
+
+    def __init__(self, threshold: float = 0.5, name: str | None = None) -> None:
+        super().__init__(name)
+        self.threshold = float(threshold)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "threshold": self.threshold}
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        true, decided = decisions(y_true, y_pred, self.threshold)
+        if true.shape[-1] == 1:
+            true, decided = (ops.concat([1 - marks, marks], axis=-1) for marks in (true, decided))
+        if sample_weight is not None:
+            true = true * _column(sample_weight, true)
+        self.add_to("counts", ops.matmul(ops.transpose(true, (1, 0)), decided))
+
+    def result(self) -> Array:
+        """The counts: integers, or sums of weights."""
+        counts = self.total("counts")
+        whole = np.rint(counts)
+        return whole.astype(np.int64) if (whole == counts).all() else counts.copy()

@@ -1,0 +1,218 @@
+"""Callbacks that keep models and checkpoints, and one that shows the averaged weights."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from chainrule.checks import check_positive
+from chainrule.errors import CheckpointError, ConfigError, RunFolderError
+from chainrule.graph.op import Array
+from chainrule.train.callback import Callback, Logs, as_json, from_json
+from chainrule.train.callbacks.monitor import Mode, Monitor
+
+__all__ = ["BackupAndRestore", "ModelCheckpoint", "SwapEMAWeights"]
+
+
+class ModelCheckpoint(Callback):
+    """Saves the model, or its weights, after each epoch or after the best ones.
+
+    Args:
+        filepath: the file; ``{epoch}`` (from 1) and the names of numbers are filled in, such as
+            ``"model-{epoch:02d}-{val_loss:.3f}.safetensors"``.
+        monitor: the number that is watched with `save_best_only`.
+        save_best_only: save only what is better than everything before.
+        save_weights_only: weights without the architecture.
+        mode: see `Monitor`.
+        save_freq: ``"epoch"``, or a number of batches.
+        initial_value_threshold: what must be beaten first.
+        verbose: anything but 0 prints each file.
+
+    >>> import chainrule as cr
+    >>> cr.callbacks.ModelCheckpoint("best.safetensors", save_best_only=True).save_best_only
+    True
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: Mode = "auto",
+        save_freq: Literal["epoch"] | int = "epoch",
+        initial_value_threshold: float | None = None,
+    ) -> None:
+        if save_freq != "epoch":
+            check_positive(save_freq, "ModelCheckpoint: save_freq (or 'epoch')")
+        self.filepath, self.verbose = str(filepath), verbose
+        self.save_best_only, self.save_weights_only = bool(save_best_only), bool(save_weights_only)
+        self.save_freq = save_freq
+        self.monitor = Monitor(monitor, mode, 0.0, initial_value_threshold, "ModelCheckpoint")
+        self.interval = 0.0 if save_freq != "epoch" else float("inf")
+        self._epoch, self._seen = 0, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if self.save_freq != "epoch":
+            self._seen += 1
+            if self._seen % self.save_freq == 0:
+                self._save(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self.save_freq == "epoch":
+            self._save(logs)
+
+    def _save(self, logs: Logs) -> None:
+        if self.save_best_only and not self.monitor.improves(self.monitor.value(logs)):
+            return
+        path = self._path(logs)
+        save = self.model.save_weights if self.save_weights_only else self.model.save
+        save(path)
+        if self.verbose:
+            print(f"epoch {self._epoch + 1}: saved {path}", flush=True)
+
+    def _path(self, logs: Logs) -> Path:
+        try:
+            return Path(self.filepath.format(epoch=self._epoch + 1, **dict(logs or {})))
+        except (KeyError, IndexError, ValueError) as error:
+            names = ", ".join(["epoch", *(logs or {})])
+            raise ConfigError(
+                f"ModelCheckpoint: the name {self.filepath!r} cannot be filled in ({error}); there are {names}"
+            ) from None
+
+    def get_state(self) -> dict[str, Any]:
+        return {"best": as_json(self.monitor.best), "seen": self._seen}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.monitor.best, self._seen = from_json(state["best"]), int(state["seen"])
+
+
+class BackupAndRestore(Callback):
+    """Keeps checkpoints while it trains, and lets a training that was cut off go on to the same bits.
+
+    Build the model and call `fit` as before: the newest checkpoint in the folder is taken up.  A damaged one is named
+    and the one before it used.
+
+    Args:
+        backup_dir: the folder, for this training alone; it is made.
+        save_freq: ``"epoch"``, or a number of batches.
+        seconds: besides, no more than so many seconds between two checkpoints; None for no such limit.
+        keep: how many checkpoints are kept, 2 or more.
+        delete_checkpoint: delete them when the training has come to its end.
+        facts: what must be the same for a training to go on, as JSON can hold it.
+
+    >>> import chainrule as cr
+    >>> cr.callbacks.BackupAndRestore("backup", seconds=60).keep
+    2
+    """
+
+    def __init__(
+        self,
+        backup_dir: str | os.PathLike[str],
+        save_freq: Literal["epoch"] | int = "epoch",
+        seconds: float | None = None,
+        keep: int = 2,
+        delete_checkpoint: bool = True,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        if save_freq != "epoch":
+            check_positive(save_freq, "BackupAndRestore: save_freq (or 'epoch')")
+        check_positive(keep, "BackupAndRestore: keep")
+        self.folder, self.save_freq, self.seconds = Path(backup_dir), save_freq, seconds
+        self.keep, self.delete_checkpoint = max(2, keep), bool(delete_checkpoint)
+        self.facts = dict(facts or {})
+        self.interval = float("inf") if save_freq == "epoch" and seconds is None else 0.0
+        if save_freq == "epoch" and seconds is not None:
+            self.interval = float(seconds) / 2
+        self._latest = time.monotonic()
+        self._batches = 0
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint, if there is one; called by `fit` before the first epoch.
+
+        Raises:
+            CheckpointError: it belongs to another training.
+        """
+        from chainrule.train import checkpoint
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found, damaged = checkpoint.newest(self.folder)
+        for text in damaged:
+            print(f"{text}; the one before it is used", flush=True)
+        if found is None:
+            return
+        for name, value in found.header["facts"].items():
+            if name in self.facts and self.facts[name] != value:
+                raise CheckpointError(
+                    f"'{self.folder}': the checkpoint was made with {name} {value!r}; this training has "
+                    f"{self.facts[name]!r}"
+                )
+        checkpoint.restore(self.fitting, found)
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self._latest, self._batches = time.monotonic(), 0
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self._batches += 1
+        by_count = self.save_freq != "epoch" and self._batches % self.save_freq == 0
+        if by_count or (self.seconds is not None and time.monotonic() - self._latest >= self.seconds):
+            self.save()
+
+    def on_interrupt(self) -> None:
+        self.save()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if not self.fitting.stop.requested:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of the present state; where the disk is full, the older ones stay and a line says so."""
+        from chainrule.train import checkpoint
+
+        try:
+            checkpoint.write_checkpoint(self.folder, checkpoint.take(self.fitting, self.facts), self.keep)
+        except RunFolderError as error:
+            print(f"no checkpoint could be written: {error}", flush=True)
+        self._latest = time.monotonic()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        if self.delete_checkpoint and not self.fitting.stop.requested:
+            for path in self.folder.glob("checkpoint-*.safetensors"):
+                path.unlink(missing_ok=True)
+
+
+class SwapEMAWeights(Callback):
+    """Puts the averaged weights into the model for each validation, and for good at the end.
+
+    The optimizer must have been made with ``use_ema=True``.
+
+    >>> import chainrule as cr
+    >>> isinstance(cr.callbacks.SwapEMAWeights(), cr.callbacks.Callback)
+    True
+    """
+
+    def __init__(self) -> None:
+        self._own: list[Array] = []
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        self._own = [weight.numpy() for weight in self.model.trainable_weights]
+        self._take_averages()
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        for weight, array in zip(self.model.trainable_weights, self._own, strict=True):
+            weight.set_array(array)
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        self._take_averages()
+
+    def _take_averages(self) -> None:
+        if not int(self.model.optimizer.iterations.data):
+            return
+        for weight in self.model.trainable_weights:
+            weight.set_array(self.model.optimizer.average_of(weight).numpy())

@@ -1,0 +1,129 @@
+"""Callbacks that end a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chainrule.checks import check_at_least
+from chainrule.graph.op import Array
+from chainrule.train.callback import Callback, Logs, as_json, from_json
+from chainrule.train.callbacks.monitor import Mode, Monitor
+
+__all__ = ["EarlyStopping", "TerminateOnNaN"]
+
+
+class EarlyStopping(Callback):
+    """Ends the training when a number has not improved for some epochs.
+
+    Args:
+        monitor: the number; ``"loss"``, a metric, or either after ``val_``.
+        min_delta: changes by less count for nothing.
+        patience: epochs without improvement after which the training ends.
+        mode: see `Monitor`.
+        baseline: what must be beaten first.
+        restore_best_weights: give the model the weights of its best epoch at the end.
+        start_from_epoch: epochs at the beginning that do not count.
+
+    Attributes:
+        stopped_epoch: the epoch after which the training ended; 0 if it went on to its end.
+        best_epoch: the epoch with the best number.
+
+    >>> import chainrule as cr
+    >>> cr.callbacks.EarlyStopping("val_accuracy", patience=3).patience
+    3
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        mode: Mode = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        self._settings = (monitor, mode, min_delta, baseline, "EarlyStopping")
+        self.monitor = Monitor(*self._settings)
+        self.patience = check_at_least(patience, 0, "EarlyStopping: patience")
+        self.start_from_epoch = check_at_least(start_from_epoch, 0, "EarlyStopping: start_from_epoch")
+        self.restore_best_weights = bool(restore_best_weights)
+        self.wait, self.stopped_epoch, self.best_epoch = 0, 0, 0
+        self.best_weights: list[Array] | None = None
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self.monitor = Monitor(*self._settings)
+        self.wait, self.stopped_epoch, self.best_epoch, self.best_weights = 0, 0, 0, None
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        value = self.monitor.value(logs)
+        if epoch < self.start_from_epoch:
+            return
+        self.wait += 1
+        if self.monitor.improves(value):
+            self.wait, self.best_epoch = 0, epoch
+            self._keep()
+        elif self.best_weights is None:
+            self._keep()
+        if self.wait > 0 and self.wait >= self.patience:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        if self.restore_best_weights and self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+
+    def _keep(self) -> None:
+        if self.restore_best_weights:
+            self.best_weights = self.model.get_weights()
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            "best": as_json(self.monitor.best),
+            "wait": self.wait,
+            "stopped_epoch": self.stopped_epoch,
+            "best_epoch": self.best_epoch,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.monitor.best = from_json(state["best"])
+        self.wait, self.stopped_epoch, self.best_epoch = (
+            int(state[name]) for name in ("wait", "stopped_epoch", "best_epoch")
+        )
+
+    def get_arrays(self) -> dict[str, Array]:
+        return {} if self.best_weights is None else {str(i): array for i, array in enumerate(self.best_weights)}
+
+    def set_arrays(self, arrays: dict[str, Array]) -> None:
+        self.best_weights = [arrays[str(i)] for i in range(len(arrays))] or None
+
+
+class TerminateOnNaN(Callback):
+    """Ends the training when the loss is no longer finite, and says at which step that began.
+
+    Args:
+        interval: how many seconds may pass between two looks.
+
+    Attributes:
+        step: the first step, counted from 1 over the whole training, whose loss was not finite; None if there is none.
+
+    >>> import chainrule as cr
+    >>> cr.callbacks.TerminateOnNaN().step is None
+    True
+    """
+
+    def __init__(self, interval: float = 0.5) -> None:
+        self.interval = float(interval)
+        self.step: int | None = None
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self._look()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if self.step is None and self.model.objective.first_bad_step:
+            self.step = self.model.objective.first_bad_step
+            print(f"the loss is not finite from step {self.step} on; the training ends here", flush=True)
+            self.model.stop_training = True

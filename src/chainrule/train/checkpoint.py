@@ -1,0 +1,215 @@
+"""Checkpoints: all that a training needs to go on to the same bits, in one file.
+
+A file holds every variable of the training (weights, slots, averages, running statistics, totals of loss and
+metrics) and, as JSON, its position, the seed, the learning rate and what callbacks remember.  It is written beside the
+others, hashed, flushed to the disk and renamed; the one before it stays until the new one is safe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chainrule.__about__ import __version__
+from chainrule.errors import CheckpointError
+from chainrule.files import reason, write_bytes_atomic
+from chainrule.graph.op import Array
+from chainrule.graph.variable import Variable
+from chainrule.random import get_seed, set_seed
+from chainrule.train.fitting import Fitting, Position
+
+if TYPE_CHECKING:
+    from chainrule.models.model import Model
+
+__all__ = ["Checkpoint", "newest", "read_checkpoint", "restore", "take", "write_checkpoint"]
+
+FORMAT = 1
+_KEY = "chainrule-checkpoint"
+_NAME = re.compile(r"checkpoint-(\d{12})\.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        header: format, version, position, seed, learning rate, states of callbacks, and `facts`.
+        arrays: variables by ``"variable/NAME"``, arrays of callbacks by ``"callback/NUMBER/NAME"``.
+    """
+
+    header: Mapping[str, Any]
+    arrays: Mapping[str, Array]
+
+    @property
+    def position(self) -> Position:
+        return Position(**self.header["position"])
+
+    @property
+    def step(self) -> int:
+        """How many updates there were."""
+        return int(self.header["step"])
+
+
+# -- from and to a training ---------------------------------------------------------------------------------
+
+
+def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint:
+    """The present state of a training.
+
+    Args:
+        fitting: between two native calls.
+        facts: what must be the same when it goes on, as JSON can hold it, such as the data's fingerprint.
+    """
+    model, optimizer = fitting.model, fitting.model.optimizer
+    arrays = {f"variable/{variable.name}": variable.data for variable in _variables(model)}
+    for number, callback in enumerate(fitting.chain):
+        arrays |= {f"callback/{number}/{name}": array for name, array in callback.get_arrays().items()}
+    header = {
+        "format": FORMAT,
+        "version": __version__,
+        "position": asdict(fitting.position),
+        "step": int(optimizer.iterations.data),
+        "seed": get_seed(),
+        "learning_rate": None if optimizer.schedule is not None else optimizer.learning_rate,
+        "stopped": model.stop_training,
+        "callbacks": [[type(callback).__name__, callback.get_state()] for callback in fitting.chain],
+        "facts": dict(facts or {}),
+    }
+    return Checkpoint(header, arrays)
+
+
+def restore(fitting: Fitting, checkpoint: Checkpoint) -> None:
+    """Bring a training that has not begun to a checkpoint's state.
+
+    Raises:
+        CheckpointError: the checkpoint belongs to another model or other callbacks; nothing is changed then.
+    """
+    model, optimizer = fitting.model, fitting.model.optimizer
+    known = [type(callback).__name__ for callback in fitting.chain]
+    kinds = [kind for kind, _ in checkpoint.header["callbacks"]]
+    if known != kinds:
+        raise CheckpointError(f"the checkpoint has the callbacks {', '.join(kinds)}; this training {', '.join(known)}")
+    _restore_variables(model, checkpoint.arrays)
+    set_seed(checkpoint.header["seed"])
+    if optimizer.schedule is None:
+        optimizer.learning_rate = checkpoint.header["learning_rate"]
+    model.stop_training = checkpoint.header["stopped"]
+    fitting.position = checkpoint.position
+    for number, (callback, (_, state)) in enumerate(zip(fitting.chain, checkpoint.header["callbacks"], strict=True)):
+        start = f"callback/{number}/"
+        callback.set_state(state)
+        callback.set_arrays({n.removeprefix(start): a for n, a in checkpoint.arrays.items() if n.startswith(start)})
+
+
+def _restore_variables(model: Model, arrays: Mapping[str, Array]) -> None:
+    wanted = {name.removeprefix("variable/"): a for name, a in arrays.items() if name.startswith("variable/")}
+    for tracker in model.objective.trackers():
+        tracker.make_totals(wanted)
+    variables = {variable.name: variable for variable in _variables(model)}
+    if set(variables) != set(wanted):
+        missing, extra = sorted(set(variables) - set(wanted)), sorted(set(wanted) - set(variables))
+        raise CheckpointError(
+            f"the checkpoint belongs to another model or optimizer (it lacks {_listed(missing)}; it also has "
+            f"{_listed(extra)})"
+        )
+    for name, variable in variables.items():
+        array = wanted[name]
+        if array.shape != variable.shape or array.dtype != variable.dtype:
+            raise CheckpointError(f"the checkpoint's {name!r} is {array.dtype}{array.shape}; expected {variable.spec}")
+    for name, variable in variables.items():
+        variable.set_array(wanted[name])
+
+
+def _variables(model: Model) -> Iterator[Variable]:
+    """Everything that a training changes."""
+    yield from model.weights
+    model.optimizer.make_slots(model.trainable_weights)
+    yield from model.optimizer.variables()
+    for tracker in model.objective.trackers():
+        yield from tracker.variables()
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
+
+
+# -- from and to files ---------------------------------------------------------------------------------------
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
+    """Write a checkpoint into a folder, and delete all but the newest ones after that.
+
+    Raises:
+        RunFolderError: it cannot be written; the older ones are as they were.
+    """
+    from safetensors.numpy import save
+
+    arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
+    header = {**checkpoint.header, "sha256": _digest(checkpoint.header, arrays)}
+    path = folder / f"checkpoint-{checkpoint.step:012d}.safetensors"
+    write_bytes_atomic(path, save(arrays, metadata={_KEY: json.dumps(header, ensure_ascii=False, allow_nan=False)}))
+    for old in _files(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a folder that can be read, and what is wrong with each newer one."""
+    damaged: list[str] = []
+    for path in _files(folder):
+        try:
+            return read_checkpoint(path), damaged
+        except CheckpointError as error:
+            damaged.append(str(error))
+    return None, damaged
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint from its file.
+
+    Raises:
+        CheckpointError: it is damaged, or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata[_KEY])
+        if header["format"] != FORMAT:
+            raise CheckpointError(f"'{path}': checkpoint format {header['format']!r}; this version reads {FORMAT}")
+        digest = header.pop("sha256")
+    except OSError as error:
+        raise CheckpointError(f"'{path}': cannot be read ({reason(error)})") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"'{path}': damaged, or no checkpoint ({error})") from None
+    if digest != _digest(header, arrays):
+        raise CheckpointError(f"'{path}': damaged: the content does not match its checksum")
+    return Checkpoint(header, arrays)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest first."""
+    try:
+        names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in sorted(names, reverse=True)]
+
+
+def _digest(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
+    total = hashlib.sha256(json.dumps(header, ensure_ascii=False, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()

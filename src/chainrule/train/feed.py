@@ -1,0 +1,192 @@
+"""Where a training's samples come from: numbered rows of arrays, or of a source that is read while the engine works."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from chainrule.errors import ConfigError, DataError
+from chainrule.graph.dims import BATCH
+from chainrule.graph.op import Array, Spec
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from chainrule.data.source import Source
+
+__all__ = ["Arrays", "Chunk", "Feed", "Stream", "batch_spec"]
+
+CHUNK_BYTES = 1 << 22
+"""About so many bytes of samples make a chunk, which is one native call."""
+AHEAD = 3
+"""Chunks that are read before they are needed."""
+_PIECE = 16  # samples that a worker reads in one go
+
+
+class Chunk(NamedTuple):
+    """Some consecutive batches of an epoch.
+
+    Attributes:
+        data: arrays by the names of the graph's inputs.
+        rows: which of their rows, in order.
+    """
+
+    data: Mapping[str, Array]
+    rows: Array
+
+
+class Feed(Protocol):
+    """Samples by number; the order in which they are taken is not the feed's affair."""
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        ...
+
+    @property
+    def specs(self) -> Mapping[str, Spec]:
+        """A batch of each input, by name: ``x``, ``y``, and ``sample_weight`` where samples are weighted."""
+        ...
+
+    def chunks(self, order: Array, batch_size: int) -> Iterator[Chunk]:
+        """The samples `order` in that order, in chunks of whole batches (but for the last)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Samples in memory (or in a mapped file): all batches are one chunk, whose rows the engine takes by number."""
+
+    data: Mapping[str, Array]
+
+    @property
+    def count(self) -> int:
+        return len(self.data["x"])
+
+    @property
+    def specs(self) -> Mapping[str, Spec]:
+        return {name: batch_spec(array) for name, array in self.data.items()}
+
+    def chunks(self, order: Array, batch_size: int) -> Iterator[Chunk]:
+        yield Chunk(self.data, np.ascontiguousarray(order, np.int64))
+
+    def numbered(self) -> Arrays:
+        """The same with each sample's number, for augmentations."""
+        return Arrays({**self.data, "sample": np.arange(self.count, dtype=np.uint32)})
+
+    def split(self, fraction: float) -> tuple[Arrays, Arrays | None]:
+        """The samples without their last part, and that part."""
+        kept = _kept(self.count, fraction)
+        if kept == self.count:
+            return self, None
+        first = Arrays({name: array[:kept] for name, array in self.data.items()})
+        return first, Arrays({name: array[kept:] for name, array in self.data.items()})
+
+
+class Stream:
+    """A feed from a source.
+
+    Decoding runs in threads: Pillow and the engine both let other threads run meanwhile.
+
+    Args:
+        source: the samples.
+        labels: as the loss takes them, and weights: the inputs beside ``x``, rows in memory.
+        workers: threads that read.
+        group: batches that must lie in one chunk.
+
+    Attributes:
+        waited: seconds that the training has waited for samples.
+    """
+
+    def __init__(self, source: Source, labels: Mapping[str, Array], workers: int, group: int = 1) -> None:
+        self.source, self.labels = source, dict(labels)
+        self.workers, self.group = workers, group
+        self.waited = 0.0
+        self._spec = Spec((BATCH, *source.shape), source.dtype)
+
+    @property
+    def count(self) -> int:
+        return len(self.source)
+
+    @property
+    def specs(self) -> Mapping[str, Spec]:
+        return {"x": self._spec, **{name: batch_spec(array) for name, array in self.labels.items()}}
+
+    def chunks(self, order: Array, batch_size: int) -> Iterator[Chunk]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        sample = max(1, int(np.prod(self.source.shape)) * self.source.dtype.itemsize)
+        unit = batch_size * self.group
+        rows = unit * max(1, CHUNK_BYTES // (unit * sample))
+        free = deque(np.empty((min(rows, len(order)), *self.source.shape), self.source.dtype) for _ in range(AHEAD + 1))
+        waiting: deque[tuple[Array, Array, list[Future[None]]]] = deque()
+        with ThreadPoolExecutor(self.workers, "chainrule-reader") as pool:
+            try:
+                for start in range(0, len(order), rows):
+                    numbers = order[start : start + rows]
+                    buffer = free.popleft()
+                    waiting.append((buffer, numbers, self._reading(pool, buffer, numbers)))
+                    if len(waiting) > AHEAD:
+                        yield self._next(waiting, free)
+                while waiting:
+                    yield self._next(waiting, free)
+            finally:
+                for _, _, readings in waiting:
+                    for reading in readings:
+                        reading.cancel()
+
+    def _reading(self, pool: ThreadPoolExecutor, buffer: Array, numbers: Array) -> list[Future[None]]:
+        starts = range(0, len(numbers), _PIECE)
+        return [pool.submit(self._read, buffer, numbers, start) for start in starts]
+
+    def _read(self, buffer: Array, numbers: Array, start: int) -> None:
+        for row in range(start, min(start + _PIECE, len(numbers))):
+            buffer[row] = self.source.read(int(numbers[row]))
+
+    def _next(self, waiting: deque[tuple[Array, Array, list[Future[None]]]], free: deque[Array]) -> Chunk:
+        """The oldest chunk; its memory is free again when the one after it is asked for."""
+        buffer, numbers, readings = waiting[0]
+        began = time.perf_counter()
+        for reading in readings:
+            reading.result()
+        self.waited += time.perf_counter() - began
+        waiting.popleft()
+        free.append(buffer)
+        rest = {name: array[numbers] for name, array in self.labels.items()}
+        return Chunk({"x": buffer[: len(numbers)], **rest}, np.arange(len(numbers), dtype=np.int64))
+
+    def numbered(self) -> Stream:
+        """The same with each sample's number, for augmentations."""
+        numbers = np.arange(self.count, dtype=np.uint32)
+        return Stream(self.source, {**self.labels, "sample": numbers}, self.workers, self.group)
+
+    def split(self, fraction: float) -> tuple[Stream, Stream | None]:
+        """The samples without their last part, and that part."""
+        kept = _kept(self.count, fraction)
+        if kept == self.count:
+            return self, None
+        return self._part(0, kept), self._part(kept, self.count)
+
+    def _part(self, low: int, high: int) -> Stream:
+        labels = {name: array[low:high] for name, array in self.labels.items()}
+        return Stream(self.source.part(range(low, high)), labels, self.workers, self.group)
+
+
+def _kept(count: int, fraction: float) -> int:
+    """How many samples stay when a last part is held out."""
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"validation_split lies in [0, 1), got {fraction!r}")
+    kept = int(count * (1 - fraction))
+    if not kept > 0 or (fraction and kept == count):
+        raise DataError(f"validation_split={fraction} of {count} samples leaves an empty part")
+    return kept
+
+
+def batch_spec(array: Array) -> Spec:
+    """Any number of such rows."""
+    return Spec((BATCH, *array.shape[1:]), array.dtype)

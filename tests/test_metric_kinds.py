@@ -1,0 +1,170 @@
+"""Metrics against scikit-learn, in one batch and in several, eager, native and weighted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+import chainrule as cr
+from chainrule import metrics
+from chainrule.errors import ConfigError
+
+Array = np.ndarray[Any, Any]
+
+
+def sample(seed: int, samples: int, classes: int) -> tuple[Array, Array, Array]:
+    """Labels, probabilities and weights."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    labels = rng.integers(0, max(2, classes), samples)
+    if classes == 1:
+        return labels[:, None].astype(np.float32), rng.random((samples, 1)).astype(np.float32), rng.random(samples)
+    logits = rng.normal(size=(samples, classes)) + 2 * np.eye(classes)[labels]
+    odds = np.exp(logits)
+    return labels, (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32), rng.random(samples)
+
+
+def of(metric: metrics.Totals, labels: Array, scores: Array, weights: Array | None = None, parts: int = 3) -> Any:
+    """The metric over some batches."""
+    for rows in np.array_split(np.arange(len(labels)), parts):
+        weight = None if weights is None else cr.tensor(weights[rows])
+        metric.update_state(cr.tensor(labels[rows]), cr.tensor(scores[rows]), weight)
+    return metric.result()
+
+
+def decided(scores: Array) -> Array:
+    return (scores[:, 0] > 0.5).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), samples=st.integers(3, 60), classes=st.integers(1, 5), weighted=st.booleans())
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted", None])
+def test_precision_recall_and_f1(seed: int, samples: int, classes: int, weighted: bool, average: Any) -> None:
+    labels, scores, weights = sample(seed, samples, classes)
+    given_weights = weights if weighted else None
+    kinds = [(metrics.Precision, 0), (metrics.Recall, 1), (metrics.F1Score, 2)]
+    names = [1] if classes == 1 else list(range(classes))
+    wanted = reference.precision_recall_fscore_support(
+        labels.reshape(-1), decided(scores), average=average, labels=names, sample_weight=given_weights, zero_division=0
+    )
+    for kind, place in kinds:
+        found = of(kind(average=average), labels, scores, given_weights)
+        np.testing.assert_allclose(found, wanted[place], rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), samples=st.integers(3, 60), classes=st.integers(1, 5))
+def test_confusion_matrix(seed: int, samples: int, classes: int) -> None:
+    labels, scores, _ = sample(seed, samples, classes)
+    wanted = reference.confusion_matrix(labels.reshape(-1), decided(scores), labels=range(max(2, classes)))
+    found = of(metrics.ConfusionMatrix(), labels, scores)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, wanted)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), samples=st.integers(20, 200), classes=st.integers(1, 4), weighted=st.booleans())
+def test_auc(seed: int, samples: int, classes: int, weighted: bool) -> None:
+    labels, scores, weights = sample(seed, samples, classes)
+    given_weights = weights if weighted else None
+    columns = [1] if classes == 1 else list(range(classes))
+    areas, precisions = [], []
+    for place, name in enumerate(columns):
+        true = labels.reshape(-1) == name
+        if true.any() and not true.all():
+            areas.append(reference.roc_auc_score(true, scores[:, place], sample_weight=given_weights))
+            precisions.append(reference.average_precision_score(true, scores[:, place], sample_weight=given_weights))
+    found = of(metrics.AUC(num_thresholds=4000), labels, scores, given_weights)
+    assert found == pytest.approx(np.mean(areas) if areas else np.nan, abs=0.01, nan_ok=True)
+    found = of(metrics.AUC("PR", num_thresholds=4000), labels, scores, given_weights)
+    assert found == pytest.approx(np.mean(precisions) if precisions else np.nan, abs=0.02, nan_ok=True)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 6), one_hot=st.booleans())
+def test_top_k(seed: int, k: int, one_hot: bool) -> None:
+    labels, scores, _ = sample(seed, 40, 5)
+    wanted = reference.top_k_accuracy_score(labels, scores, k=min(k, 4), labels=range(5)) if k < 5 else 1.0
+    kind = metrics.TopKCategoricalAccuracy if one_hot else metrics.SparseTopKCategoricalAccuracy
+    given_labels = np.eye(5, dtype=np.float32)[labels] if one_hot else labels
+    assert of(kind(k), given_labels, scores) == pytest.approx(wanted)
+
+
+def test_a_nan_is_no_hit() -> None:
+    scores = np.array([[np.nan, 0.2, 0.1], [0.1, np.nan, 0.3]], np.float32)
+    assert of(metrics.SparseTopKCategoricalAccuracy(2), np.array([0, 2]), scores, parts=1) == 0.5
+
+
+def test_errors_of_values() -> None:
+    truth, found = np.array([[1.0], [2.0], [4.0]]), np.array([[1.5], [2.0], [1.0]])
+    assert of(metrics.MeanAbsoluteError(), truth, found) == pytest.approx(reference.mean_absolute_error(truth, found))
+    assert of(metrics.MeanSquaredError(), truth, found) == pytest.approx(reference.mean_squared_error(truth, found))
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_all_of_them_in_fit(engine: str) -> None:
+    """In the step, at no second pass: the numbers of `fit` without learning are those of `evaluate` and of a batch."""
+    labels, scores, _ = sample(4, 50, 3)
+    x = np.log(scores)
+    names = ["accuracy", "top_2_accuracy", "precision", "recall", "f1_score", "auc", "confusion_matrix"]
+
+    class Learns(cr.layers.Layer):
+        def build(self, input_shape: Any) -> None:
+            self.shift = self.add_weight("shift", (3,), "zeros")
+
+        def call(self, x: Any) -> Any:
+            return x + self.shift
+
+    model = cr.Sequential([cr.Input((3,)), Learns(), cr.layers.Activation("softmax")])
+    model.compile(cr.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=names, engine=engine)
+    history = model.fit(x, labels, batch_size=16, epochs=1, verbose=0).history
+    again = model.evaluate(x, labels, batch_size=7, return_dict=True)
+    plain: dict[str, metrics.Totals] = {
+        "accuracy": metrics.SparseCategoricalAccuracy(),
+        "top_2_accuracy": metrics.SparseTopKCategoricalAccuracy(2),
+        "precision": metrics.Precision(),
+        "recall": metrics.Recall(),
+        "f1_score": metrics.F1Score(),
+        "auc": metrics.AUC(),
+    }
+    assert "confusion_matrix" not in history
+    for name, metric in plain.items():
+        wanted = of(metric, labels, scores)
+        assert history[name][0] == pytest.approx(wanted, abs=1e-6)
+        assert again[name] == pytest.approx(wanted, abs=1e-6)
+    counts = model.objective.metrics[-1].result()
+    np.testing.assert_array_equal(counts, reference.confusion_matrix(labels, decided(scores)))
+
+
+def test_weights_count_in_weighted_metrics_only() -> None:
+    labels, scores, weights = sample(4, 50, 3)
+    model = cr.Sequential([cr.Input((3,)), cr.layers.Dense(3)])
+    loss = cr.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"], weighted_metrics=[metrics.SparseCategoricalAccuracy("weighted")])
+    found = model.evaluate(scores, labels, sample_weight=weights, return_dict=True)
+    hits = model.predict(scores).argmax(axis=1) == labels
+    assert found["accuracy"] == pytest.approx(hits.mean())
+    assert found["weighted"] == pytest.approx(np.average(hits, weights=weights), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "message"),
+    [
+        ("top_5_accuracy", "mse", "has no top_5_accuracy; it is for labels of several classes"),
+        ("top_x_accuracy", "mse", "unknown metric 'top_x_accuracy'; expected one of accuracy, top_K_accuracy, auc"),
+    ],
+)
+def test_what_is_refused(name: str, loss: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        metrics.get_metric(name, cr.losses.get_loss(loss))
+
+
+def test_thresholds_follow_the_loss() -> None:
+    loss = cr.losses.BinaryCrossentropy(from_logits=True)
+    scores, labels = np.array([[-1.0], [0.2], [3.0]], np.float32), np.array([[0.0], [1.0], [1.0]], np.float32)
+    assert of(metrics.get_metric("recall", loss), labels, scores) == 1.0
+    assert of(metrics.get_metric("auc", loss), labels, scores) == 1.0

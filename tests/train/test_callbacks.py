@@ -1,0 +1,269 @@
+"""The callbacks that come with chainrule, on trainings whose numbers are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule import callbacks as kinds
+from chainrule.errors import ConfigError
+
+Array = np.ndarray[Any, Any]
+
+
+class Scripted(kinds.Callback):
+    """Puts its own numbers into each epoch's logs; comes first."""
+
+    def __init__(self, **numbers: list[float]) -> None:
+        self.numbers = numbers
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs.update({name: values[epoch] for name, values in self.numbers.items()})
+
+
+def model(rate: Any = 0.1) -> cr.Model:
+    cr.set_seed(0)
+    built = cr.Sequential([cr.Input((2,)), cr.layers.Dense(1, name="out")])
+    built.compile(cr.optimizers.SGD(rate), "mse")
+    return built
+
+
+X, Y = np.ones((6, 2), np.float32), np.ones((6, 1), np.float32)
+
+
+def train(*callbacks: kinds.Callback, epochs: int = 5, built: cr.Model | None = None, **options: Any) -> Any:
+    built = built or model()
+    return built.fit(X, Y, batch_size=2, epochs=epochs, verbose=0, callbacks=list(callbacks), **options)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "epochs"),
+    [
+        ([5, 4, 3, 2, 1], {}, 5),
+        ([5, 4, 4, 2, 1], {}, 3),
+        ([5, 4, 4, 4, 1], {"patience": 2}, 4),
+        ([5, 4, 4, 3, 3], {"patience": 2}, 5),
+        ([5, 4.9, 4.8, 4.7, 4.6], {"min_delta": 0.5, "patience": 2}, 3),
+        ([1, 2, 3, 2, 5], {"mode": "max"}, 4),
+        ([5, 4, math.nan, 3, 2], {}, 3),
+        ([5, 6, 7, 4, 5], {"start_from_epoch": 3}, 5),
+        ([5, 4, 3, 2, 1], {"baseline": 2.5, "patience": 3}, 3),
+    ],
+)
+def test_early_stopping(values: list[float], options: dict[str, Any], epochs: int) -> None:
+    stopping = kinds.EarlyStopping("x", **options)
+    assert len(train(Scripted(x=values), stopping).epoch) == epochs
+
+
+def test_early_stopping_gives_the_best_weights_back() -> None:
+    built, kept = model(), []
+
+    class Keep(kinds.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            kept.append(self.model.get_weights()[0])
+
+    stopping = kinds.EarlyStopping("x", patience=2, restore_best_weights=True)
+    train(Scripted(x=[3, 1, 2, 2, 2]), stopping, Keep(), built=built)
+    assert (stopping.best_epoch, stopping.stopped_epoch) == (1, 3)
+    np.testing.assert_array_equal(built.get_weights()[0], kept[1])
+
+
+def test_accuracy_is_better_when_it_is_higher() -> None:
+    for name, upwards in (("val_accuracy", True), ("auc", True), ("val_f1_score", True), ("val_loss", False)):
+        assert kinds.EarlyStopping(name).monitor.upwards is upwards
+
+
+def test_what_is_not_there_cannot_be_watched() -> None:
+    with pytest.raises(ConfigError, match="EarlyStopping: there is no 'val_loss' to watch; there are loss"):
+        train(kinds.EarlyStopping())
+
+
+def test_the_rate_falls_on_a_plateau() -> None:
+    rates = []
+
+    class Watch(kinds.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            rates.append(self.model.optimizer.learning_rate)
+
+    plateau = kinds.ReduceLROnPlateau("x", factor=0.5, patience=2, cooldown=1, min_lr=0.03)
+    train(Scripted(x=[1.0] * 9), plateau, Watch(), epochs=9)
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.03, 0.03, 0.03, 0.03, 0.03])
+
+
+def test_a_plateau_and_a_schedule_do_not_go_together() -> None:
+    built = model(cr.optimizers.schedules.StepDecay(0.1, 10))
+    with pytest.raises(ConfigError, match="the optimizer follows a schedule; give it a number instead"):
+        train(kinds.ReduceLROnPlateau("loss"), built=built)
+
+
+def test_a_rate_for_each_epoch() -> None:
+    built, seen = model(), []
+
+    def schedule(epoch: int, rate: float) -> float:
+        seen.append(rate)
+        return rate / 2
+
+    train(kinds.LearningRateScheduler(schedule), built=built, epochs=3)
+    assert seen == pytest.approx([0.1, 0.05, 0.025])
+    assert built.optimizer.learning_rate == pytest.approx(0.0125)
+
+
+def test_csv_and_json(tmp_path: Path) -> None:
+    history = train(
+        kinds.CSVLogger(tmp_path / "a.csv"),
+        kinds.JSONLogger(tmp_path / "a.jsonl"),
+        Scripted(x=[1.0, math.nan, 3.0]),
+        epochs=3,
+        validation_split=0.5,
+    )
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["val_loss"]) for row in rows] == history.history["val_loss"]
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == history.history["loss"]
+    train(kinds.CSVLogger(tmp_path / "a.csv", append=True), epochs=1, validation_split=0.5)
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_the_best_model_is_kept(tmp_path: Path, weights_only: bool) -> None:
+    path = tmp_path / "best-{epoch}-{x:.1f}.safetensors"
+    train(
+        Scripted(x=[3, 1, 2, 0.5, 4]),
+        kinds.ModelCheckpoint(path, monitor="x", save_best_only=True, save_weights_only=weights_only),
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"best-{epoch}-{x}.safetensors" for epoch, x in ((1, 3.0), (2, 1.0), (4, 0.5))
+    ]
+    other = model()
+    other.load_weights(tmp_path / "best-4-0.5.safetensors")
+
+
+def test_a_model_every_few_batches(tmp_path: Path) -> None:
+    train(kinds.ModelCheckpoint(tmp_path / "{epoch}.safetensors", save_freq=4), epochs=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2.safetensors", "3.safetensors"]
+
+
+def test_a_name_that_cannot_be_filled_in(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be filled in \('val_loss'\); there are epoch, loss"):
+        train(kinds.ModelCheckpoint(tmp_path / "{val_loss}.safetensors"))
+
+
+def test_the_first_bad_step_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows in order: the samples of the fifth step give an infinite loss."""
+    x = np.ones((40, 2), np.float32)
+    x[16:20] = 1e30
+    built, ending = model(1e-12), kinds.TerminateOnNaN()
+    built.fit(x, np.ones((40, 1), np.float32), batch_size=4, epochs=3, verbose=0, shuffle=False, callbacks=[ending])
+    assert ending.step == 5
+    assert "the loss is not finite from step 5 on" in capsys.readouterr().out
+
+
+def test_averages_are_shown_to_the_validation_and_kept_at_the_end() -> None:
+    built = model(0.1)
+    built.compile(cr.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+    weights: list[Array] = []
+
+    class Watch(kinds.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            weights.append(self.model.get_weights()[0])
+
+    history = built.fit(
+        X, Y, batch_size=6, epochs=3, verbose=0, validation_data=(X, Y), callbacks=[kinds.SwapEMAWeights(), Watch()]
+    )
+    average = weights[0]
+    for value in weights[1:]:
+        average = 0.5 * average + 0.5 * value
+    np.testing.assert_allclose(built.get_weights()[0], average, rtol=1e-6)
+    assert history.history["val_loss"][-1] == pytest.approx(built.evaluate(X, Y), rel=1e-5)
+
+
+def test_functions_as_a_callback() -> None:
+    seen: list[Any] = []
+    train(kinds.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch)), epochs=2)
+    assert seen == [0, 1]
+    with pytest.raises(ConfigError, match="LambdaCallback: there is no 'on_epoch'; expected some of on_"):
+        kinds.LambdaCallback(on_epoch=lambda: None)
+
+
+# --- Arguments of fit --------------------------------------------------------------------------------------
+
+
+def test_epochs_are_counted_on() -> None:
+    history = train(epochs=5, initial_epoch=3)
+    assert history.epoch == [3, 4]
+
+
+def test_short_epochs_and_rare_validation() -> None:
+    seen: list[int] = []
+
+    class Count(kinds.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append(batch)
+
+    history = train(Count(), epochs=4, steps_per_epoch=2, validation_data=(X, Y), validation_freq=2)
+    assert seen == [0, 1] * 4
+    assert [math.isnan(value) for value in history.history["val_loss"]] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_weights_of_samples_and_classes(engine: str) -> None:
+    """A weight of two is the sample twice, but for the number that the sum is divided by."""
+    rng = np.random.Generator(np.random.PCG64(5))
+    x, y = rng.normal(size=(12, 3)).astype(np.float32), rng.integers(0, 3, 12)
+
+    def weights(x: Array, y: Array, rate: float, **options: Any) -> Array:
+        cr.set_seed(3)
+        built = cr.Sequential([cr.Input((3,)), cr.layers.Dense(3)])
+        loss = cr.losses.SparseCategoricalCrossentropy(from_logits=True)
+        built.compile(cr.optimizers.SGD(rate), loss, engine=engine)
+        built.fit(x, y, batch_size=100, epochs=3, verbose=0, **options)
+        found: Array = built.get_weights()[0]
+        return found
+
+    counts = np.array([1, 2, 0])[y]
+    repeated = np.repeat(np.arange(12), counts)
+    wanted = weights(x[repeated], y[repeated], 0.1 * len(repeated) / 12)
+    for options in ({"sample_weight": counts}, {"class_weight": {1: 2.0, 2: 0}}):
+        np.testing.assert_allclose(weights(x, y, 0.1, **options), wanted, rtol=1e-4, atol=1e-6)
+    both = weights(x, y, 0.1, sample_weight=counts / 2, class_weight={0: 2, 1: 2, 2: 5})
+    np.testing.assert_allclose(both, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_weight": np.ones(5)}, r"sample_weight has shape \(5\); expected \(6,\)|sample_weight has shape"),
+        ({"sample_weight": np.array([1, 1, -1, 1, 1, 1.0])}, "sample 2 has the weight -1.0; expected 0 or more"),
+        (
+            {"class_weight": {0: 1.0}},
+            "class_weight is for labels of classes; the loss 'mean_squared_error' takes values",
+        ),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be a positive integer, got 0"),
+        ({"initial_epoch": -1}, "initial_epoch must be an integer >= 0, got -1"),
+        ({"validation_freq": 0}, "validation_freq must be a positive integer, got 0"),
+    ],
+)
+def test_what_fit_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(cr.errors.ChainruleError, match=message):
+        train(**options)
+
+
+def test_a_penalty_joins_the_loss() -> None:
+    built = cr.Sequential(
+        [
+            cr.Input((2,)),
+            cr.layers.Dense(1, kernel_initializer="ones", kernel_regularizer=cr.regularizers.L1L2(0.5, 0.25)),
+        ]
+    )
+    built.compile(cr.optimizers.SGD(0.1), "mse")
+    assert built.evaluate(X, Y) == pytest.approx(1 + 0.5 * 2 + 0.25 * 2)
+    built.fit(X, Y, batch_size=6, verbose=0)
+    np.testing.assert_allclose(built.get_weights()[0], 1 - 0.1 * (2 + 0.5 + 0.5), rtol=1e-6)
