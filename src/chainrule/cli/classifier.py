@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from chainrule import ops
 from chainrule.checks import check_labels_sparse
+from chainrule.cli.parts import batches_of
+from chainrule.data import Source
 from chainrule.errors import ConfigError, DataError, ShapeError
 from chainrule.graph.tensor import tensor
 from chainrule.losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
@@ -29,11 +32,23 @@ class Score:
 
     Attributes:
         loss: the mean loss.
-        confusion: counts (classes, classes): row is the true class, column the predicted one.
+        labels: the true classes, (samples,).
+        probabilities: of every class, (samples, classes).
     """
 
     loss: float
-    confusion: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[Any]
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """The likeliest classes, (samples,)."""
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts (classes, classes): row is the true class, column the predicted one."""
+        return confusion_counts(self.labels, self.predicted, self.probabilities.shape[1])
 
     @property
     def samples(self) -> int:
@@ -89,18 +104,28 @@ class Classifier:
         """The probability of every class, (samples, classes)."""
         return self._as_probabilities(self.model.predict(x, batch_size=_BATCH))
 
-    def score(self, x: NDArray[Any], y: NDArray[Any]) -> Score:
-        """Loss and confusion matrix over labelled images, y being class numbers.
+    def score(self, part: Source, name: str, workers: int) -> Score:
+        """How the model does on labelled images, whose labels are class numbers.
+
+        Args:
+            part: the images.
+            name: what messages call them.
+            workers: threads that read images which are not in memory.
 
         Raises:
             DataError: a label is no class of the model.
+            ShapeError: the images have another shape than the model's.
         """
-        labels = check_labels_sparse(y, self.classes, name="test labels")
-        outputs = self.model.predict(x, batch_size=_BATCH)
-        self._ensure_compiled(outputs)
-        loss = self.model.evaluate(x, self._targets(labels), batch_size=_BATCH, return_dict=True)["loss"]
-        predicted = self._as_probabilities(outputs).argmax(axis=1)
-        return Score(loss, confusion_counts(labels, predicted, self.classes))
+        labels = check_labels_sparse(part.labels, self.classes, name="test labels")
+        losses, outputs = [], []
+        for x, y in batches_of(part, _BATCH, workers):
+            images = self.fit_images(x, name)
+            outputs.append(self.model.predict(images, batch_size=_BATCH))
+            self._ensure_compiled(outputs[0])
+            found = self.model.evaluate(images, self._targets(y), batch_size=_BATCH, return_dict=True)
+            losses.append((found["loss"], len(y)))
+        loss = sum(value * count for value, count in losses) / len(labels)
+        return Score(loss, labels, self._as_probabilities(np.concatenate(outputs)))
 
     def fit_images(self, x: NDArray[Any], name: str) -> NDArray[Any]:
         """Images in the model's shape: a grey image gets its channel axis, a single one its batch axis.
@@ -143,7 +168,7 @@ class Classifier:
             kind = BinaryCrossentropy if self.outputs == 1 else SparseCategoricalCrossentropy
             self.model.compile(loss=kind(from_logits=self._gives_logits(outputs)))
 
-    def _targets(self, labels: NDArray[np.int64]) -> NDArray[Any]:
+    def _targets(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Class numbers in the form that the model's loss takes."""
         one_hot = isinstance(self.model.objective.loss, CategoricalCrossentropy)
         return np.eye(self.classes, dtype=np.float32)[labels] if one_hot else labels

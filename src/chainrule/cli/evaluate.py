@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from typing import Any
 
 from chainrule.cli.classifier import Classifier, Score
-from chainrule.cli.opened import open_model
-from chainrule.cli.output import say
-from chainrule.data import Dataset
+from chainrule.cli.opened import given_source, open_model
+from chainrule.cli.output import say, say_json
+from chainrule.cli.parts import Data
 
 __all__ = ["run"]
 
@@ -22,18 +21,16 @@ def run(arguments: argparse.Namespace) -> int:
         ChainruleError: the model or the data cannot be used, or do not fit one another.
     """
     opened = open_model(arguments.model)
-    names = ("folder", "seed", "test_fraction")
-    source = opened.source(arguments.data, {name: getattr(arguments, name) for name in names})
-    dataset = source.load()
-    opened.check_unchanged(source, dataset)
+    source = opened.source(arguments.data, given_source(arguments))
+    data = source.load()
+    opened.check_unchanged(source, data)
     classifier = Classifier(opened.model)
-    images = classifier.fit_images(dataset.x_test, f"the data set {source.data}")
-    score = classifier.score(images, dataset.y_test)
-    class_names = opened.names(classifier.classes, dataset)
+    score = classifier.score(data.held_out, f"the data set {source.data}", source.workers)
+    class_names = opened.names(classifier.classes, data.class_names)
     if arguments.json:
-        say(json.dumps(_as_json(source.data, score, class_names), ensure_ascii=False))
+        say_json(_as_json(source.data, score, class_names))
     else:
-        _print(dataset, score, class_names)
+        _print(data, score, class_names)
     return 0
 
 
@@ -51,8 +48,8 @@ def _as_json(data: str, score: Score, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _print(dataset: Dataset, score: Score, names: tuple[str, ...]) -> None:
-    say(dataset.describe())
+def _print(data: Data, score: Score, names: tuple[str, ...]) -> None:
+    say(data.describe())
     say(f"test accuracy {score}")
     width = max(map(len, names))
     for name, (correct, total) in zip(names, score.by_class(), strict=True):

@@ -1,19 +1,22 @@
-"""Files of images without labels: NumPy's ``.npy`` and ``.npz``, and idx."""
+"""Files of images without labels: pictures, NumPy's ``.npy`` and ``.npz``, and idx."""
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.data import read_idx
+from chainrule.data import Pictures, read_idx
+from chainrule.data.folder import pictures_below
+from chainrule.data.pictures import Fit, is_picture
 from chainrule.errors import DataError
 
-__all__ = ["read_images"]
+__all__ = ["pictures_in", "read_images"]
 
 _NPY, _ZIP = b"\x93NUMPY", b"PK"
 _PREFERRED = ("x_test", "x", "images")  # names of the array that is meant, where an archive holds several
@@ -78,3 +81,25 @@ def _chosen(names: list[str], path: str) -> str:
         f"'{path}': the archive holds {', '.join(names) or 'no arrays'}; expected one array, "
         f"or one that is named {', '.join(_PREFERRED)}"
     )
+
+
+def pictures_in(path: str, shape: tuple[int, ...], fit: str) -> Pictures | None:
+    """The pictures that a path means: itself, or all in a folder, brought to a model's size; None if it is no picture.
+
+    Args:
+        path: a file or a folder.
+        shape: height, width and channels that the model takes.
+        fit: how a picture of another size is brought to it.
+
+    Raises:
+        DataError: the folder holds no pictures.
+    """
+    if os.path.isdir(path):
+        files = pictures_below(Path(path))
+        if not files:
+            raise DataError(f"'{path}' holds no pictures")
+    elif is_picture(os.path.basename(path)):
+        files = [path]
+    else:
+        return None
+    return Pictures(files, [0] * len(files), ("",), (shape[0], shape[1]), shape[2], cast(Fit, fit))

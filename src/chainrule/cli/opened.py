@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chainrule.cli.output import warn
+from chainrule.cli.parts import Data
+from chainrule.cli.run import MODEL_FILE, SEEDS_FILE, Run
 from chainrule.cli.settings import checked, source_from
-from chainrule.cli.sources import Source, fingerprint
-from chainrule.data import Dataset
+from chainrule.cli.sources import Source
 from chainrule.errors import ConfigError, RunFolderError
+from chainrule.files import reason
 from chainrule.models import Model, load_model
 from chainrule.runs import read_config
 
-__all__ = ["MODEL_FILE", "SEEDS_FILE", "Opened", "open_model", "read_settings"]
+__all__ = ["Opened", "given_source", "name_classes", "open_model", "open_run", "read_seeds", "read_settings"]
 
-MODEL_FILE = "model.safetensors"
-SEEDS_FILE = "seeds.json"
+_SOURCE = ("folder", "seed", "test_fraction", "size", "channels", "fit", "workers")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Opened:
         """The data to test with: those that are named, else those of the run.
 
         Args:
-            data: a data set's name or file.
+            data: a data set's name, file or folder.
             options: settings of the data set that were given; the run's own fill the gaps if it is the same set.
 
         Raises:
@@ -47,24 +50,26 @@ class Opened:
                 f"for example: chainrule evaluate {MODEL_FILE} digits"
             )
         same_data = data is None or data == known.get("data")
-        taken: dict[str, Any] = {
-            key: known[key] for key in ("folder", "seed", "test_fraction") if same_data and key in known
-        }
+        taken: dict[str, Any] = {key: known[key] for key in _SOURCE if same_data and key in known}
         return source_from({**taken, "data": data or known.get("data"), **checked(options)})
 
-    def check_unchanged(self, source: Source, dataset: Dataset) -> None:
+    def check_unchanged(self, source: Source, data: Data) -> None:
         """Warn if the data that the run was trained and tested on have another content now."""
         if self.settings is None or self.data_sha256 is None:
             return
         ours = source_from(self.settings)
         same_test_part = (source.data, source.seed, source.test_fraction) == (ours.data, ours.seed, ours.test_fraction)
-        if same_test_part and self.data_sha256 != fingerprint(dataset):
+        if same_test_part and self.data_sha256 != data.fingerprint():
             warn(f"the data set {source.data} has changed since the run, or is split in another way")
 
-    def names(self, classes: int, dataset: Dataset | None = None) -> tuple[str, ...]:
+    def names(self, classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
         """A name for each class: the data set's, else the run's, else its number."""
-        given = dataset.class_names if dataset is not None else self.class_names
-        return name_classes(given, classes)
+        return name_classes(given or self.class_names, classes)
+
+
+def given_source(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of a data set beside its name."""
+    return {name: getattr(arguments, name, None) for name in _SOURCE}
 
 
 def name_classes(given: Sequence[str], classes: int) -> tuple[str, ...]:
@@ -85,17 +90,54 @@ def open_model(path: str) -> Opened:
     """
     place = Path(path)
     if place.is_dir():
-        config = _read_run(place)
-        settings = _settings_in(config, place / "config.json")
+        run = open_run(place)
+        settings = _settings_in(run.config, place / "config.json")
+        if not (place / MODEL_FILE).exists() and run.result() is None:
+            raise RunFolderError(
+                f"the run '{place}' was cut off before it came to its end; chainrule resume {place} goes on with it"
+            )
         model = load_model(place / MODEL_FILE)
-        return Opened(model, settings, _class_names(config), config.get("data_sha256"))
+        return Opened(model, settings, _class_names(run.config), run.config.get("data_sha256"))
     if not place.exists():
         raise ConfigError(f"there is no run folder and no model file '{path}'")
     return Opened(load_model(place))
 
 
+def open_run(folder: Path) -> Run:
+    """A run by its folder.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no run folder '{folder}'")
+    if not (folder / "config.json").exists():
+        if (folder / SEEDS_FILE).exists():
+            runs = sorted(entry.name for entry in folder.glob("seed-*"))
+            raise RunFolderError(f"'{folder}' holds a run for each of several seeds; name one of {', '.join(runs)}")
+        raise RunFolderError(f"'{folder}' holds no config.json, so it is not the folder of a run")
+    config = read_config(folder / "config.json")
+    _settings_in(config, folder / "config.json")
+    return Run(folder, config)
+
+
+def read_seeds(folder: Path) -> list[int]:
+    """The seeds of a folder of several runs.
+
+    Raises:
+        ConfigError: its list of seeds is none.
+    """
+    path = folder / SEEDS_FILE
+    seeds = read_config(path).get("seeds")
+    if not isinstance(seeds, list) or not seeds:
+        raise ConfigError(f"'{path}': there is no list of seeds; expected one that chainrule train wrote")
+    return [checked({"seed": seed}, where=f"'{path}': ")["seed"] for seed in seeds]
+
+
 def read_settings(path: str) -> dict[str, Any]:
-    """The settings in a ``config.json``, or in that of a run folder.
+    """The settings in a configuration file, or in a run folder's.
+
+    A JSON file holds them under ``settings``, as ``config.json`` does, or at its top; so does a TOML file.
 
     Raises:
         RunFolderError: the file cannot be read.
@@ -103,22 +145,23 @@ def read_settings(path: str) -> dict[str, Any]:
     """
     place = Path(path)
     if place.is_dir():
-        return _settings_in(_read_run(place), place / "config.json")
-    return _settings_in(read_config(place), place)
+        return _settings_in(open_run(place).config, place / "config.json")
+    config = _read_toml(place) if place.suffix.lower() == ".toml" else read_config(place)
+    return _settings_in(config if "settings" in config else {"settings": config}, place)
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").exists():
-        if (folder / SEEDS_FILE).exists():
-            runs = sorted(entry.name for entry in folder.glob("seed-*"))
-            raise RunFolderError(f"'{folder}' holds a run for each of several seeds; name one of {', '.join(runs)}")
-        raise RunFolderError(f"'{folder}' holds no config.json, so it is not the folder of a finished run")
-    return read_config(folder / "config.json")
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise RunFolderError(f"'{path}': cannot be read ({reason(error)}); expected a configuration") from error
+    except ValueError as error:
+        raise ConfigError(f"'{path}': the file is not valid TOML ({error}); expected a configuration") from error
 
 
 def _settings_in(config: dict[str, Any], path: Path) -> dict[str, Any]:
     settings = config.get("settings")
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not settings:
         raise ConfigError(f"'{path}': the configuration holds no settings; expected one that chainrule train wrote")
     return checked(settings, where=f"'{path}': ")
 

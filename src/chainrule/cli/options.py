@@ -8,7 +8,17 @@ from typing import NoReturn
 
 from chainrule.errors import ConfigError
 
-__all__ = ["Parser", "image_shape", "positive", "real", "seed_list", "verbosity", "whole"]
+__all__ = [
+    "Parser",
+    "image_shape",
+    "parsed_size",
+    "picture_size",
+    "positive",
+    "real",
+    "seed_list",
+    "verbosity",
+    "whole",
+]
 
 _MOST_SEEDS = 1000
 
@@ -98,3 +108,23 @@ def image_shape(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d{1,9}x\d{1,9}x\d{1,9}", text, re.ASCII) or "0" in (sizes := text.split("x")):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTHxCHANNELS such as 28x28x1, got {text!r}")
     return tuple(map(int, sizes))
+
+
+def picture_size(value: object) -> str:
+    """The size of pictures, HEIGHTxWIDTH.
+
+    >>> picture_size("64x48")
+    '64x48'
+    """
+    found = isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", value, re.ASCII)
+    if not found:
+        raise ConfigError(f"size must be HEIGHTxWIDTH such as 64x64, got {value!r}")
+    return str(value)
+
+
+def parsed_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width in such a text."""
+    if text is None:
+        return None
+    height, width = text.split("x")
+    return int(height), int(width)

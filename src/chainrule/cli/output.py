@@ -4,15 +4,72 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["discard_output", "print_any_text", "say", "warn"]
+from chainrule.train.callback import Callback, Logs, as_json
+
+__all__ = ["Output", "discard_output", "print_any_text", "say", "say_json", "warn"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """How much a training prints, and in what form.
+
+    Attributes:
+        verbose: what `fit` takes.
+        quiet: print the result and nothing else.
+        json: print one JSON object a line, for programs.
+    """
+
+    verbose: int | str = "auto"
+    quiet: bool = False
+    json: bool = False
+
+    @property
+    def progress(self) -> int | str:
+        """What `fit` is to show."""
+        return 0 if self.quiet or self.json else self.verbose
+
+    def callbacks(self) -> list[Callback]:
+        """What prints while the training runs, beside the progress of `fit`."""
+        return [JSONLines()] if self.json and not self.quiet else []
+
+    def say(self, text: str) -> None:
+        """Print a line for people, unless nothing but the result is wanted."""
+        if not self.quiet and not self.json:
+            say(text)
+
+    def result(self, text: str) -> None:
+        """Print the result for people."""
+        if not self.json:
+            say(text)
+
+    def event(self, name: str, /, **facts: Any) -> None:
+        """Print an object for programs, where that is wanted."""
+        if self.json and (name == "result" or not self.quiet):
+            say_json({"event": name, **facts})
+
+
+class JSONLines(Callback):
+    """An object after each epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        numbers = {name: as_json(float(value)) for name, value in (logs or {}).items()}
+        say_json({"event": "epoch", "epoch": epoch + 1, **numbers})
 
 
 def say(text: str) -> None:
     """Print a line at once, in order with the lines of `fit`."""
     print(text, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON on one line."""
+    say(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def warn(text: str) -> None:

@@ -6,23 +6,31 @@ import argparse
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.cli.classifier import Classifier
-from chainrule.cli.images import read_images
+from chainrule.cli.images import pictures_in, read_images
 from chainrule.cli.names import unknown
-from chainrule.cli.opened import Opened, open_model
-from chainrule.cli.output import say
+from chainrule.cli.opened import Opened, given_source, open_model
+from chainrule.cli.output import say, say_json
+from chainrule.cli.parts import batches_of
 from chainrule.cli.sources import DATA_SETS
-from chainrule.data import Dataset
+from chainrule.data import ArraySource, Source
 from chainrule.errors import ConfigError
 from chainrule.files import write_text_atomic
 
 __all__ = ["run"]
+
+_BATCH = 256
+_WORKERS = 2
+
+Predictions = Iterator[tuple[str | int, NDArray[Any]]]
+"""An image's number or file, and the probability of every class."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,34 +44,58 @@ def run(arguments: argparse.Namespace) -> int:
         _check_new(out)
     opened = open_model(arguments.model)
     classifier = Classifier(opened.model)
-    images, dataset = _images(arguments, opened)
-    images = classifier.fit_images(images, f"'{arguments.input}'" if arguments.input else "the run's data set")
-    probabilities = classifier.probabilities(images[: arguments.limit])
-    names = opened.names(classifier.classes, dataset)
-    if out is None:
-        _print(probabilities, names)
-    else:
+    part, files, given_names = _images(arguments, opened, classifier)
+    if arguments.limit is not None and arguments.limit < len(part):
+        part = part.part(range(arguments.limit))
+    what = f"'{arguments.input}'" if arguments.input else "the run's data set"
+    found = _predictions(classifier, part, files, what)
+    names = opened.names(classifier.classes, given_names)
+    if out is not None:
+        table = _table(found, names)
         _check_new(out)
-        write_text_atomic(out, _table(probabilities, names))
-        say(f"{len(probabilities)} predictions written to {out}")
+        write_text_atomic(out, table)
+        say(f"{len(part)} predictions written to {out}")
+    elif arguments.json:
+        for name, row in found:
+            chances = {label: float(value) for label, value in zip(names, row, strict=True)}
+            say_json({"image": name, "prediction": names[int(row.argmax())], "probabilities": chances})
+    else:
+        for name, row in found:
+            best = int(row.argmax())
+            print(f"{name}\t{names[best]}\t{row[best]:.4f}")
     return 0
 
 
-def _images(arguments: argparse.Namespace, opened: Opened) -> tuple[NDArray[Any], Dataset | None]:
-    """The images to classify, and the data set if they are its test part."""
+def _images(
+    arguments: argparse.Namespace, opened: Opened, classifier: Classifier
+) -> tuple[Source, Sequence[str], Sequence[str]]:
+    """The images to classify, their files where they are pictures, and the class names of their data set."""
     given = arguments.input
-    if given is not None and given not in DATA_SETS:
-        if not Path(given).exists():
-            expected = f"expected {', '.join(DATA_SETS)} or a file of images, and there is none of that name"
-            raise unknown("input", given, DATA_SETS, expected)
-        if arguments.folder is not None:
-            raise ConfigError(f"--data names the folder of a data set; the input is the file '{given}'")
-        return read_images(given), None
-    names = ("folder", "seed", "test_fraction")
-    source = opened.source(given, {name: getattr(arguments, name) for name in names})
-    dataset = source.load()
-    opened.check_unchanged(source, dataset)
-    return dataset.x_test, dataset
+    if given is None or given in DATA_SETS:
+        source = opened.source(given, given_source(arguments))
+        data = source.load()
+        opened.check_unchanged(source, data)
+        return data.held_out, (), data.class_names
+    if not os.path.exists(given):
+        expected = (
+            f"expected {', '.join(DATA_SETS)}, a folder of pictures or a file of images, and there is none of that name"
+        )
+        raise unknown("input", given, DATA_SETS, expected)
+    if arguments.folder is not None:
+        raise ConfigError(f"--data names the folder of a data set; the input is the file '{given}'")
+    pictures = pictures_in(given, classifier.input_shape, (opened.settings or {}).get("fit", "cover"))
+    if pictures is not None:
+        return pictures, pictures.files, ()
+    images = classifier.fit_images(read_images(given), f"'{given}'")
+    return ArraySource(images, np.zeros(len(images), np.int64)), (), ()
+
+
+def _predictions(classifier: Classifier, part: Source, files: Sequence[str], what: str) -> Predictions:
+    done = 0
+    for images, _ in batches_of(part, _BATCH, _WORKERS):
+        for row in classifier.probabilities(classifier.fit_images(images, what)):
+            yield files[done] if files else done, row
+            done += 1
 
 
 def _check_new(out: Path) -> None:
@@ -73,17 +105,11 @@ def _check_new(out: Path) -> None:
         raise ConfigError(f"'{out.parent}' is not a folder; --out names a new file in a folder that exists")
 
 
-def _print(probabilities: NDArray[Any], names: Sequence[str]) -> None:
-    for index, row in enumerate(probabilities):
-        best = int(row.argmax())
-        print(f"{index}\t{names[best]}\t{row[best]:.4f}")
-
-
-def _table(probabilities: NDArray[Any], names: Sequence[str]) -> str:
-    """A row for each image: its index, the name of the likeliest class, and the probability of every class."""
+def _table(found: Predictions, names: Sequence[str]) -> str:
+    """A row for each image: its number or file, the name of the likeliest class, and the probability of every class."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["index", "prediction", *names])
-    for index, row in enumerate(probabilities):
-        writer.writerow([index, names[int(row.argmax())], *(f"{value:.9g}" for value in row)])
+    for name, row in found:
+        writer.writerow([name, names[int(row.argmax())], *(f"{value:.9g}" for value in row)])
     return table.getvalue()

@@ -1,23 +1,25 @@
-"""The settings of a training run: from the command line, a configuration file, and the recipe of the data set."""
+"""The settings of a training run: from the command line, a configuration file, a preset, and what is usual."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from chainrule import optimizers
-from chainrule.cli.names import known_name, unknown
-from chainrule.cli.recipes import Recipe, recipe_for
-from chainrule.cli.schedule import SCHEDULES
-from chainrule.cli.sources import Source
-from chainrule.data import Dataset
+from chainrule.cli.augmentations import AUGMENTATIONS, check_augmentation
+from chainrule.cli.names import unknown
+from chainrule.cli.options import picture_size
+from chainrule.cli.presets import USUAL, preset_for
+from chainrule.cli.schedules import SCHEDULES
+from chainrule.cli.setting import Setting, names, one_of, real_number, switch, text, whole_number
+from chainrule.cli.sources import FITS, Source
 from chainrule.errors import ConfigError
+from chainrule.metrics import get_metric
 from chainrule.networks import NETWORKS
 from chainrule.optimizers import Optimizer, get_optimizer
 
-__all__ = ["OPTIMIZERS", "Settings", "checked", "source_from"]
+__all__ = ["OPTIMIZERS", "SETTINGS", "Settings", "checked", "source_from"]
 
 OPTIMIZERS = tuple(
     sorted(
@@ -28,45 +30,140 @@ OPTIMIZERS = tuple(
 )
 """The optimizers by the names that the command line knows."""
 
+_SIZE = Setting(
+    "size",
+    "bring pictures to HEIGHTxWIDTH pixels (default: the size of the first, which all must have)",
+    lambda value: picture_size(value),
+    picture_size,
+    "SIZE",
+)
+
+_TABLE = (
+    text("data", "the data set", "DATA", "data set"),
+    text("folder", "the folder with the files of MNIST or Fashion-MNIST", "FOLDER", "data folder"),
+    real_number(
+        "test_fraction",
+        "share that becomes the test part, of data that come without one",
+        "a number between 0 and 1",
+        lambda value: 0 < value < 1,
+        "SHARE",
+    ),
+    real_number(
+        "validation_fraction",
+        "share of the training part, drawn at random, that is held out for the validation after each epoch",
+        "a number in [0, 1)",
+        lambda value: 0 <= value < 1,
+        "SHARE",
+    ),
+    _SIZE,
+    whole_number("channels", "1 reads pictures as grey, 3 as colour (default: as they are)", 1, 3),
+    one_of("fit", FITS, f"how a picture is brought to --size: one of {', '.join(FITS)}"),
+    one_of("network", tuple(NETWORKS), f"one of {', '.join(NETWORKS)}"),
+    whole_number("epochs", "passes over the data", 1),
+    whole_number("batch_size", "samples in a training step", 1),
+    one_of("optimizer", OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+    real_number("learning_rate", "size of a step", "a positive number", lambda value: value > 0, "RATE"),
+    one_of("schedule", SCHEDULES, f"how the learning rate changes: one of {', '.join(SCHEDULES)}"),
+    real_number(
+        "warmup", "epochs during which the learning rate first rises", "a number >= 0", lambda value: value >= 0
+    ),
+    real_number("momentum", "of sgd and rmsprop", "a number in [0, 1)", lambda value: 0 <= value < 1),
+    real_number("weight_decay", "decoupled decay of kernels", "a number >= 0", lambda value: value >= 0),
+    real_number("clip_value", "largest size of a gradient's element", "a positive number", lambda value: value > 0),
+    real_number("clip_norm", "largest norm of each gradient", "a positive number", lambda value: value > 0),
+    real_number("clip_global_norm", "largest norm of all gradients", "a positive number", lambda value: value > 0),
+    whole_number("accumulate", "batches whose gradients make one step", 1),
+    real_number(
+        "average",
+        "momentum of averaged weights, which are tested and saved",
+        "a number in [0, 1)",
+        lambda value: 0 <= value < 1,
+    ),
+    switch("balance", "let every class count the same in the loss, however many samples it has"),
+    names(
+        "augment",
+        "random changes of the training images, separated by commas, each with an amount if you like: "
+        f"{', '.join(AUGMENTATIONS)}; such as flip,crop:4,rotate:15; none for none",
+        check_augmentation,
+    ),
+    names(
+        "metrics", "what is measured beside the loss, such as accuracy,top_3_accuracy", lambda name: get_metric(name)
+    ),
+    whole_number(
+        "patience", "stop after so many epochs without a better validation loss, and keep the best weights", 1
+    ),
+    whole_number(
+        "seed", "picks initial weights, order of samples, dropout, augmentation, and the test part", 0, 2**64 - 1
+    ),
+    real_number(
+        "checkpoint_seconds",
+        "at most so many seconds between two checkpoints",
+        "a positive number",
+        lambda value: value > 0,
+        "S",
+    ),
+    whole_number("workers", "threads that read pictures", 1),
+    switch("tensorboard", "write TensorBoard's event files into the run folder"),
+)
+
+SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _TABLE}
+"""Every setting by its name."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what a training run learns."""
+    """Everything that decides what a training run learns, and how it goes on; None is "not used"."""
 
     data: str
     folder: str | None
     test_fraction: float | None
     validation_fraction: float
+    size: str | None
+    channels: int | None
+    fit: str
     network: str
     epochs: int
     batch_size: int
+    optimizer: str
     learning_rate: float
     schedule: str
-    optimizer: str
+    warmup: float
+    momentum: float | None
+    weight_decay: float | None
+    clip_value: float | None
+    clip_norm: float | None
+    clip_global_norm: float | None
+    accumulate: int
+    average: float | None
+    balance: bool
+    augment: tuple[str, ...]
+    metrics: tuple[str, ...]
+    patience: int | None
     seed: int
+    checkpoint_seconds: float
+    workers: int
+    tensorboard: bool
 
     @classmethod
-    def complete(cls, options: Mapping[str, Any], source: Source, dataset: Dataset) -> Settings:
-        """Checked options, with the recipe of the data set where they are silent."""
-        recipe = recipe_for(source.data, dataset)
-        optimizer = options.get("optimizer", recipe.optimizer)
-        return cls(
-            data=source.data,
-            folder=source.folder,
-            test_fraction=source.test_fraction,
-            validation_fraction=options.get("validation_fraction", 0.0),
-            network=options.get("network", recipe.network),
-            epochs=options.get("epochs", recipe.epochs),
-            batch_size=options.get("batch_size", recipe.batch_size),
-            learning_rate=options.get("learning_rate", _usual_rate(optimizer, recipe)),
-            schedule=options.get("schedule", recipe.schedule),
-            optimizer=optimizer,
-            seed=source.seed,
-        )
+    def complete(
+        cls, options: Mapping[str, Any], source: Source, shape: tuple[int, ...], preset: str | None
+    ) -> Settings:
+        """Checked options, with a preset and then what is usual where they are silent.
 
-
-def _usual_rate(optimizer: str, recipe: Recipe) -> float:
-    return recipe.learning_rate if optimizer == recipe.optimizer else get_optimizer(optimizer).learning_rate
+        Args:
+            options: as `checked` gives them.
+            source: the data, settled.
+            shape: of an image.
+            preset: its name; by default that of the data set, or of images of that size.
+        """
+        recipe = {**USUAL, **preset_for(preset, source.data, shape)}
+        optimizer = options.get("optimizer", recipe["optimizer"])
+        if optimizer != recipe["optimizer"]:
+            # Rates and decays are an optimizer's own.
+            recipe |= {"optimizer": optimizer, "learning_rate": get_optimizer(optimizer).learning_rate}
+            recipe |= {"weight_decay": None, "momentum": None}
+        found = {**recipe, **options, **source.settings()}
+        return cls(**{**found, "augment": tuple(found["augment"]), "metrics": tuple(found["metrics"])})
 
 
 def source_from(options: Mapping[str, Any]) -> Source:
@@ -76,6 +173,10 @@ def source_from(options: Mapping[str, Any]) -> Source:
         options.get("folder"),
         options.get("seed", 0),
         options.get("test_fraction"),
+        options.get("size"),
+        options.get("channels"),
+        options.get("fit", "cover"),
+        options.get("workers", USUAL["workers"]),
     ).settled()
 
 
@@ -83,73 +184,23 @@ def checked(options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Options with every value held to what it may be; those that are None are left out.
 
     Args:
-        options: by the names of the fields of `Settings`.
+        options: by the names of the fields of `Settings`; dashes count as underscores.
         where: what the message starts with, such as the name of a file.
 
     Raises:
         ConfigError: an unknown name, or a value that is out of range.
 
-    >>> checked({"epochs": 3, "seed": None})
-    {'epochs': 3}
+    >>> checked({"epochs": 3, "batch-size": 8, "seed": None})
+    {'epochs': 3, 'batch_size': 8}
     """
     result = {}
-    for name, value in options.items():
-        if name not in _CHECKS:
-            raise ConfigError(f"{where}{unknown('setting', name, _CHECKS)}")
+    for given, value in options.items():
+        name = given.replace("-", "_")
+        if name not in SETTINGS:
+            raise ConfigError(f"{where}{unknown('setting', given, SETTINGS)}")
         if value is not None:
             try:
-                result[name] = _CHECKS[name](value)
+                result[name] = SETTINGS[name].check(value)
             except ConfigError as error:
                 raise ConfigError(f"{where}{error}") from None
     return result
-
-
-def _text(what: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise ConfigError(f"{what} must be a name, got {value!r}")
-        return value
-
-    return check
-
-
-def _one_of(what: str, known: tuple[str, ...]) -> Callable[[Any], str]:
-    text = _text(what)
-    return lambda value: known_name(what, text(value), known)
-
-
-def _whole(what: str, lowest: int, highest: int | None = None) -> Callable[[Any], int]:
-    wanted = f"an integer of at least {lowest}" if highest is None else f"an integer in {lowest}..{highest}"
-
-    def check(value: Any) -> int:
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-        if not fits or (highest is not None and value > highest):
-            raise ConfigError(f"{what} must be {wanted}, got {value!r}")
-        return int(value)
-
-    return check
-
-
-def _real(what: str, wanted: str, accepts: Callable[[float], bool]) -> Callable[[Any], float]:
-    def check(value: Any) -> float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not accepts(value):
-            raise ConfigError(f"{what} must be {wanted}, got {value!r}")
-        return float(value)
-
-    return check
-
-
-_CHECKS: Mapping[str, Callable[[Any], Any]] = {
-    "data": _text("data set"),
-    "folder": _text("data folder"),
-    "test_fraction": _real("test fraction", "a number between 0 and 1", lambda value: 0 < value < 1),
-    "validation_fraction": _real("validation fraction", "a number in [0, 1)", lambda value: 0 <= value < 1),
-    "network": _one_of("network", tuple(NETWORKS)),
-    "epochs": _whole("epochs", 1),
-    "batch_size": _whole("batch size", 1),
-    "learning_rate": _real("learning rate", "a positive number", lambda value: value > 0),
-    "schedule": _one_of("schedule", SCHEDULES),
-    "optimizer": _one_of("optimizer", OPTIMIZERS),
-    "seed": _whole("seed", 0, 2**64 - 1),
-}

@@ -1,29 +1,35 @@
-"""Where a command's data come from: a named data set, or a file."""
+"""Where a command's data come from: a named data set, or files of the user's own."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any, Literal, cast
 
 from chainrule.cli.names import unknown
-from chainrule.data import Dataset, digits, fashion_mnist, load_npz, mnist
+from chainrule.cli.options import parsed_size
+from chainrule.cli.parts import Data, split_classes
+from chainrule.data import Dataset, digits, fashion_mnist, load_npz, mnist, picture_folders, picture_list
+from chainrule.data.pictures import Fit
 from chainrule.errors import ConfigError
 
-__all__ = ["DATA_SETS", "DEFAULT_TEST_FRACTION", "Source", "fingerprint", "pixel_scale"]
+__all__ = ["DATA_SETS", "DEFAULT_TEST_FRACTION", "FITS", "Source"]
 
-DEFAULT_TEST_FRACTION = 0.25
+DEFAULT_TEST_FRACTION: Mapping[str, float] = {"digits": 0.25, "pictures": 0.2}
+"""What becomes the test part of data that come without one."""
 
-_FOLDERS: Mapping[str, Callable[[str], Dataset]] = {"mnist": mnist, "fashion-mnist": fashion_mnist}
+FITS = ("cover", "contain", "stretch")
 
-DATA_SETS = ("digits", *_FOLDERS)
+_FROM_FILES: Mapping[str, Callable[[str | None], Dataset]] = {"mnist": mnist, "fashion-mnist": fashion_mnist}
+
+DATA_SETS = ("digits", *_FROM_FILES)
 """The data sets by the names that the command line knows."""
 
 _LAST_DIGITS_SEED = 2**32 - 1  # of scikit-learn's split
+
+Kind = Literal["digits", "idx", "npz", "csv", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,15 @@ class Source:
     """A data set, and all that decides which samples are in its test part.
 
     Args:
-        data: a name from `DATA_SETS`, or the path of an ``.npz`` file.
-        folder: the folder with the files of MNIST or Fashion-MNIST.
-        seed: picks the split of the digits; the other data sets come split.
-        test_fraction: the share of the digits that is the test part; 0.25 by default.
+        data: a name from `DATA_SETS`, or the path of an ``.npz`` file, a ``.csv`` list of pictures, or a folder of
+            pictures by class.
+        folder: the folder with the files of MNIST or Fashion-MNIST; by default they are downloaded once.
+        seed: picks the test part of data that come without one.
+        test_fraction: how much that is: 0.25 for digits, 0.2 for pictures.
+        size: HEIGHTxWIDTH of pictures; by default that of the first.
+        channels: 1 for grey pictures, 3 for colour; by default as the first.
+        fit: how pictures are brought to `size`.
+        workers: threads that read them.
 
     Raises:
         ConfigError: an unknown data set, or an argument that the data set lacks or cannot use.
@@ -47,68 +58,83 @@ class Source:
     folder: str | None = None
     seed: int = 0
     test_fraction: float | None = None
+    size: str | None = None
+    channels: int | None = None
+    fit: str = "cover"
+    workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.data not in DATA_SETS and not self.is_file:
-            expected = f"expected {', '.join(DATA_SETS)} or a file FILE.npz"
-            raise unknown("data set", self.data, DATA_SETS, expected)
-        if self.data in _FOLDERS and self.folder is None:
-            raise ConfigError(f"the data set {self.data} is read from files; name their folder with --data FOLDER")
-        if self.data not in _FOLDERS and self.folder is not None:
+        kind, folder = self.kind, self.folder
+        if kind != "idx" and folder is not None:
             raise ConfigError(f"the data set {self.data} takes no --data folder; leave the option away")
-        if self.data != "digits" and self.test_fraction is not None:
-            raise ConfigError(f"the data set {self.data} comes with a test part; --test-fraction is for digits only")
-        if self.data == "digits" and self.seed > _LAST_DIGITS_SEED:
+        if kind in ("idx", "npz") and self.test_fraction is not None:
+            raise ConfigError(
+                f"the data set {self.data} comes with a test part; --test-fraction is for data without one"
+            )
+        if kind not in ("csv", "pictures") and (self.size or self.channels):
+            raise ConfigError(f"--size and --channels are for pictures; the data set {self.data} has its own")
+        if kind == "digits" and self.seed > _LAST_DIGITS_SEED:
             raise ConfigError(f"the seed of the digits' split lies in 0..{_LAST_DIGITS_SEED}, got {self.seed}")
 
     @property
-    def is_file(self) -> bool:
-        """Whether the data are an ``.npz`` file."""
-        return self.data not in DATA_SETS and self.data.lower().endswith(".npz")
+    def kind(self) -> Kind:
+        """What is read.
+
+        Raises:
+            ConfigError: there is no such data set.
+        """
+        if self.data in DATA_SETS:
+            return "digits" if self.data == "digits" else "idx"
+        for suffix in ("npz", "csv"):
+            if self.data.lower().endswith(f".{suffix}"):
+                return suffix
+        if os.path.isdir(self.data):
+            return "pictures"
+        files = "a folder of pictures, a list of them FILE.csv, or a file FILE.npz"
+        raise unknown("data set", self.data, DATA_SETS, f"expected {', '.join(DATA_SETS)}, {files}")
 
     @property
     def label(self) -> str:
         """A short name, good for a folder."""
-        return Path(self.data).stem if self.is_file else self.data
+        return self.data if self.data in DATA_SETS else Path(self.data).stem or "run"
 
-    def load(self) -> Dataset:
-        """Read the data.
+    def settings(self) -> dict[str, Any]:
+        """What a configuration says of it."""
+        names = ("data", "folder", "seed", "test_fraction", "size", "channels", "fit", "workers")
+        return {name: getattr(self, name) for name in names}
+
+    def load(self) -> Data:
+        """Read the data; pictures are read later, when they are needed.
 
         Raises:
             DataError: a file is missing or damaged.
-            MissingDependencyError: the digits need scikit-learn.
+            MissingDependencyError: the digits need scikit-learn, pictures Pillow.
         """
-        if self.data == "digits":
-            return digits(self.test_fraction or DEFAULT_TEST_FRACTION, self.seed)
-        if self.is_file:
-            return load_npz(self.data)
-        assert self.folder is not None
-        return _FOLDERS[self.data](self.folder)
+        kind = self.kind
+        if kind == "digits":
+            return Data.of_arrays(digits(self.test_fraction or DEFAULT_TEST_FRACTION["digits"], self.seed))
+        if kind == "npz":
+            return Data.of_arrays(load_npz(self.data))
+        if kind == "idx":
+            return Data.of_arrays(_FROM_FILES[self.data](self.folder))
+        return self._pictures(kind)
+
+    def _pictures(self, kind: Kind) -> Data:
+        size, fit = parsed_size(self.size), cast(Fit, self.fit)
+        if kind == "csv":
+            train, test, validation = picture_list(self.data, size, self.channels, fit), None, None
+        else:
+            train, test, validation = picture_folders(self.data, size, self.channels, fit)
+        whole = Data(self.label, train, test, validation, train.class_names, self.workers)
+        if test is not None:
+            if self.test_fraction is not None:
+                raise ConfigError(f"'{self.data}' comes with a test part; --test-fraction is for data without one")
+            return whole
+        return split_classes(whole, self.test_fraction or DEFAULT_TEST_FRACTION["pictures"], self.seed)
 
     def settled(self) -> Source:
         """The same source, found from any folder and with nothing left to a default."""
-        data = os.path.abspath(self.data) if self.is_file else self.data
+        data = self.data if self.data in DATA_SETS else os.path.abspath(self.data)
         folder = None if self.folder is None else os.path.abspath(self.folder)
-        fraction = self.test_fraction or (DEFAULT_TEST_FRACTION if data == "digits" else None)
-        return Source(data, folder, self.seed, fraction)
-
-
-def pixel_scale(dataset: Dataset) -> float:
-    """What takes a data set's pixels to 0..1: 1/255 for 8-bit images, else one over the largest training value.
-
-    >>> pixel_scale(digits())
-    0.0625
-    """
-    if dataset.x_train.dtype == np.uint8:
-        return 1 / 255
-    largest = float(np.abs(dataset.x_train).max())
-    return 1 / largest if largest else 1.0
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 over every image and label, and over which of them are the test part."""
-    total = hashlib.sha256()
-    for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
-        total.update(f"{array.dtype.str}{array.shape}".encode())
-        total.update(np.ascontiguousarray(array).data)
-    return total.hexdigest()
+        fraction = self.test_fraction or (DEFAULT_TEST_FRACTION["digits"] if data == "digits" else None)
+        return Source(data, folder, self.seed, fraction, self.size, self.channels, self.fit, self.workers)
