@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chainrule.data.dataset import Dataset
 from chainrule.data.digits import digits
+from chainrule.data.download import Download, data_folder, fetch
 from chainrule.data.folder import Pictures, picture_folder, picture_list
 from chainrule.data.idx import fashion_mnist, mnist, read_idx
 from chainrule.data.npz import load_npz
@@ -13,11 +14,14 @@ from chainrule.data.source import ArraySource, Part, Source
 __all__ = [
     "ArraySource",
     "Dataset",
+    "Download",
     "Part",
     "Pictures",
     "Source",
+    "data_folder",
     "digits",
     "fashion_mnist",
+    "fetch",
     "load_npz",
     "mnist",
     "picture_folder",

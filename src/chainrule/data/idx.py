@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from chainrule.data.dataset import Dataset
 from chainrule.errors import DataError
 
-__all__ = ["fashion_mnist", "mnist", "read_idx"]
+__all__ = ["fashion_mnist", "idx_names", "mnist", "read_idx"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -91,21 +91,22 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
         raise DataError(f"'{source}': cannot be read ({error.strerror or error}); expected an idx file") from error
 
 
-def mnist(folder: str | os.PathLike[str]) -> Dataset:
+def mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
     """Read MNIST: handwritten digits, 60000 training and 10000 test images.
 
     Args:
         folder: The folder with the four idx files ``train-images-idx3-ubyte``,
             ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
             ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``; ``train-images.idx3-ubyte`` and
-            so on are accepted too.
+            so on are accepted too. Without it, the published files are taken from the user's data
+            folder, and downloaded there if they are absent; see [`chainrule.data.fetch`][].
 
     Returns:
         Images (samples, 28, 28, 1), uint8, 0 (background) to 255 (ink); labels int64, 0 to 9.
 
     Raises:
         DataError: A file is missing or damaged, holds images where labels belong or the reverse,
-            or the numbers of images and labels differ.
+            or the numbers of images and labels differ; a file cannot be downloaded.
 
     Example:
         >>> import tempfile
@@ -118,14 +119,15 @@ def mnist(folder: str | os.PathLike[str]) -> Dataset:
         ...     mnist(folder).describe()
         'mnist: 2 training and 2 test images of 2x2x1 uint8, 10 classes'
     """
-    return _read_folder("mnist", Path(folder), _DIGIT_NAMES)
+    return _read_folder("mnist", _place("mnist", folder), _DIGIT_NAMES)
 
 
-def fashion_mnist(folder: str | os.PathLike[str]) -> Dataset:
+def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
     """Read Fashion-MNIST: grey photos of clothing, 60000 training and 10000 test images.
 
     Args:
-        folder: The folder with the four idx files, named as [`mnist`][] describes.
+        folder: The folder with the four idx files, named as [`mnist`][] describes; without it, the
+            user's data folder.
 
     Returns:
         Images (samples, 28, 28, 1), uint8, 0 to 255; labels int64, 0 (T-shirt/top) to 9 (ankle
@@ -146,7 +148,16 @@ def fashion_mnist(folder: str | os.PathLike[str]) -> Dataset:
         >>> clothes.class_names[clothes.y_test[0]]
         'Ankle boot'
     """
-    return _read_folder("fashion_mnist", Path(folder), _FASHION_NAMES)
+    return _read_folder("fashion_mnist", _place("fashion-mnist", folder), _FASHION_NAMES)
+
+
+def _place(name: str, folder: str | os.PathLike[str] | None) -> Path:
+    """The folder that was named, or the one where the data set is kept, with its files."""
+    if folder is not None:
+        return Path(folder)
+    from chainrule.data.download import fetch
+
+    return fetch(name)
 
 
 def _unpacked(file: io.BufferedReader) -> io.BufferedIOBase:
@@ -250,9 +261,18 @@ def _read_part(folder: Path, part: str, classes: int) -> tuple[NDArray[Any], NDA
     return images[..., np.newaxis], labels.astype(np.int64)
 
 
-def _find(folder: Path, stem: str, rank: int) -> Path:
+def idx_names(stem: str, rank: int) -> list[str]:
+    """What the file with such content may be called.
+
+    >>> idx_names("t10k-labels", 1)[:2]
+    ['t10k-labels-idx1-ubyte', 't10k-labels-idx1-ubyte.gz']
+    """
     plain = (f"{stem}-idx{rank}-ubyte", f"{stem}.idx{rank}-ubyte")
-    accepted = [name + suffix for name in plain for suffix in ("", ".gz")]
+    return [name + suffix for name in plain for suffix in ("", ".gz")]
+
+
+def _find(folder: Path, stem: str, rank: int) -> Path:
+    accepted = idx_names(stem, rank)
     for name in accepted:
         if (folder / name).is_file():
             return folder / name

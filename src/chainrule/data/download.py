@@ -1,0 +1,385 @@
+"""Data sets by name: fetched once from whichever address has them, and kept only if every byte is the published one.
+
+What counts is the SHA-256 of the *unpacked* content, so a mirror may compress as it likes.  A file is written under a
+hidden name beside its place, checked, flushed to the disk and renamed: under its own name it is whole or absent.
+
+The hashes were computed from copies that are bit-identical to the official files.  The addresses are those that are
+publicly known; they are *unverified*, since nothing was fetched from them when this was written.  An address that has
+moved or serves something else does no harm: the next one is tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import secrets
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from chainrule.data.idx import idx_names
+from chainrule.errors import ConfigError, DataError
+from chainrule.files import reason
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+__all__ = ["DATA_SETS", "Download", "Published", "PublishedFile", "data_folder", "fetch", "note"]
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BLOCK = 1 << 18
+_PART, _PART_SECONDS = ".part", 86400.0  # a draft so old was left by a process that died
+_SLOWEST = 500.0  # bytes a second; an address that gives less is given up
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file as it was published.
+
+    Attributes:
+        stem: such as ``train-images``.
+        rank: of the idx file.
+        size: in bytes, unpacked.
+        sha256: of the unpacked content.
+    """
+
+    stem: str
+    rank: int
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """What it is called, unpacked; addresses have it with ``.gz``."""
+        return f"{self.stem}-idx{self.rank}-ubyte"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set that can be fetched: its files, and the folders on the web that have them."""
+
+    files: tuple[PublishedFile, ...]
+    addresses: tuple[str, ...]
+
+
+def _four(*facts: tuple[int, str]) -> tuple[PublishedFile, ...]:
+    stems = (("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1))
+    return tuple(PublishedFile(*stem, *fact) for stem, fact in zip(stems, facts, strict=True))
+
+
+DATA_SETS: Mapping[str, Published] = {
+    "mnist": Published(
+        _four(
+            (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+            (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+            (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+            (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+        ),
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+            "http://yann.lecun.com/exdb/mnist",
+        ),
+    ),
+    "fashion-mnist": Published(
+        _four(
+            (47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+            (60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+            (7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+            (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+        ),
+        (
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+        ),
+    ),
+}
+"""What can be fetched by name."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What is going on, as `fetch` reports it.
+
+    Attributes:
+        file: the path that the file will have.
+        address: where it comes from.
+        received: bytes so far; 0 when the address is about to be asked.
+        total: bytes that the server announced, or None.
+        done: whether the file is there now, whole and checked.
+        failure: why this address was given up; empty unless it was.
+    """
+
+    file: str
+    address: str
+    received: int = 0
+    total: int | None = None
+    done: bool = False
+    failure: str = ""
+
+
+def note(event: Download) -> None:
+    """Print what is fetched from where to standard error, a line for each address that is asked or given up."""
+    if event.failure:
+        print(f"chainrule: {event.address}: {event.failure}", file=sys.stderr, flush=True)
+    elif not event.received and not event.done:
+        print(f"chainrule: downloading {event.address} to '{event.file}'", file=sys.stderr, flush=True)
+
+
+def data_folder(name: str) -> Path:
+    """Where the files of a data set are kept: ``CHAINRULE_DATA_HOME/NAME``, else in the user's cache folder.
+
+    Raises:
+        ConfigError: the user has no home folder.
+    """
+    home = os.environ.get("CHAINRULE_DATA_HOME", "")
+    try:
+        if home:
+            return Path(home).expanduser().absolute() / name
+        from chainrule.engines.native.cache import _user_folder  # beside the compiled steps
+
+        return _user_folder(sys.platform, os.environ) / "data" / name
+    except RuntimeError as error:  # Path.home knows no home
+        raise ConfigError(f"no folder for the data set {name} ({error}); set CHAINRULE_DATA_HOME") from None
+
+
+def fetch(
+    name: str,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    mirrors: Sequence[str] | None = None,
+    timeout: float = 30.0,
+    report: Callable[[Download], None] = note,
+) -> Path:
+    """See to it that a folder holds the published files of a data set; those that are absent are downloaded.
+
+    Args:
+        name: a name from `DATA_SETS`.
+        folder: where the files belong; by default that of `data_folder`.  It is made if it is absent.
+        mirrors: addresses to take instead of the known ones; the files are looked for in ``MIRROR/NAME/``.  By default
+            those in ``CHAINRULE_DATA_MIRROR``, separated by spaces, if it is set.
+        timeout: seconds of silence after which an address is given up.
+        report: told of every step; by default lines on standard error.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: no such data set.
+        DataError: a file could not be had; the message says of each address what happened.  Or a file is there already
+            and its content is not the published one; it is left as it is.
+
+    >>> fetch("cifar")
+    Traceback (most recent call last):
+        ...
+    chainrule.errors.ConfigError: there is no data set 'cifar' to fetch; expected one of mnist, fashion-mnist
+    """
+    if name not in DATA_SETS:
+        raise ConfigError(f"there is no data set {name!r} to fetch; expected one of {', '.join(DATA_SETS)}")
+    place = data_folder(name) if folder is None else Path(folder)
+    bases = _bases(name, mirrors)
+    for file in DATA_SETS[name].files:
+        present = _present(place, file)
+        if present is not None:
+            _check_present(present, file)
+        else:
+            _fetch_file(file, place, bases, timeout, report)
+    return place
+
+
+def _bases(name: str, mirrors: Sequence[str] | None) -> list[str]:
+    if mirrors is None:
+        mirrors = os.environ.get("CHAINRULE_DATA_MIRROR", "").split()
+    return [f"{mirror.rstrip('/')}/{name}" for mirror in mirrors] or list(DATA_SETS[name].addresses)
+
+
+# -- files that are there ---------------------------------------------------------------------------------------
+
+
+def _present(folder: Path, file: PublishedFile) -> Path | None:
+    found = (folder / name for name in idx_names(file.stem, file.rank))
+    return next((path for path in found if os.path.lexists(path)), None)
+
+
+def _check_present(path: Path, file: PublishedFile) -> None:
+    try:
+        with path.open("rb") as stream:
+            problem = _problem(stream, file)
+    except OSError as error:
+        raise DataError(f"'{path}': cannot be read ({reason(error)}); expected the published {file.name}") from None
+    if problem:
+        raise DataError(f"'{path}' is not the published {file.name}: {problem}; move it away to have it downloaded")
+
+
+def _problem(stream: IO[bytes], file: PublishedFile) -> str:
+    """What is wrong with a file's content, plain or packed; empty if it is the published one."""
+    start = stream.read(len(_GZIP_MAGIC))
+    stream.seek(0)
+    digest, size = hashlib.sha256(), 0
+    try:
+        for block in _blocks(gzip.GzipFile(fileobj=stream, mode="rb") if start == _GZIP_MAGIC else stream):
+            digest.update(block)
+            size += len(block)
+            if size > file.size:
+                return f"it has more than the {file.size} bytes, unpacked, that were expected"
+    except EOFError:
+        return f"the gzip stream is truncated, after {size} of {file.size} bytes"
+    except (gzip.BadGzipFile, zlib.error) as error:
+        return f"the gzip stream is corrupted ({error})"
+    if size < file.size:
+        return f"it has {size} bytes, unpacked, and {file.size} were expected"
+    if digest.hexdigest() != file.sha256:
+        return f"its content has the SHA-256 {digest.hexdigest()}, unpacked, and {file.sha256} was expected"
+    return ""
+
+
+def _blocks(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+# -- files that are not -----------------------------------------------------------------------------------------
+
+
+class _Refusal(Exception):
+    """An address does not give what it should; the next one may."""
+
+
+def _fetch_file(
+    file: PublishedFile, folder: Path, bases: Sequence[str], timeout: float, report: Callable[[Download], None]
+) -> None:
+    failures = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_old_drafts(folder)
+        for base in bases:
+            event = Download(str(folder / f"{file.name}.gz"), f"{base}/{file.name}.gz")
+            report(event)
+            try:
+                target = _try(file, folder, event, timeout, report)
+            except _Refusal as refusal:
+                failures.append(f"{event.address}: {refusal}")
+                report(Download(event.file, event.address, failure=str(refusal)))
+            else:
+                size = target.stat().st_size
+                report(Download(str(target), event.address, size, size, done=True))
+                return
+    except OSError as error:
+        raise DataError(f"'{folder / file.name}.gz': cannot be written ({reason(error)})") from None
+    raise DataError(f"'{folder / file.name}.gz' could not be downloaded ({'; '.join(failures)})")
+
+
+def _try(
+    file: PublishedFile, folder: Path, event: Download, timeout: float, report: Callable[[Download], None]
+) -> Path:
+    """Have a file from one address; gives its path."""
+    draft = folder / f".{file.name}.{secrets.token_hex(8)}{_PART}"
+    try:
+        with draft.open("x+b") as stream:
+            _receive(stream, file, event, timeout, report)
+            stream.seek(0)
+            packed = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+            stream.seek(0)
+            if problem := _problem(stream, file):
+                raise _Refusal(problem)
+            os.fsync(stream.fileno())
+        target = folder / (file.name + ".gz" * packed)
+        _settle(draft, target, file)
+        return target
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _settle(draft: Path, target: Path, file: PublishedFile) -> None:
+    """Give a checked file its name, unless another process was quicker; nothing is overwritten."""
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        _check_present(target, file)
+    except OSError:  # a file system without links
+        if target.exists():
+            _check_present(target, file)
+        else:
+            draft.replace(target)
+
+
+def _receive(
+    stream: IO[bytes], file: PublishedFile, event: Download, timeout: float, report: Callable[[Download], None]
+) -> None:
+    """Copy what an address gives to a file, as far as it can be the published one."""
+    most = file.size + file.size // 100 + (1 << 16)  # packed, it is never larger by more
+    began, received = time.monotonic(), 0
+    with _answer(event.address, timeout) as answer:
+        total = _announced(answer)
+        while block := _next_block(answer, timeout):
+            if not received and block.lstrip()[:1] == b"<":
+                raise _Refusal("the answer is a web page, not the file")
+            stream.write(block)
+            received += len(block)
+            if received > most:
+                raise _Refusal(f"the answer is longer than the {file.size} bytes that were expected")
+            seconds = time.monotonic() - began
+            if seconds > timeout and received < seconds * _SLOWEST:
+                raise _Refusal(f"too slow, {received} bytes in {seconds:.0f} s")
+            report(Download(event.file, event.address, received, total))
+    if total is not None and received != total:
+        raise _Refusal(f"the connection ended after {received} of {total} bytes")
+    stream.flush()
+
+
+def _answer(address: str, timeout: float) -> HTTPResponse:
+    import urllib.request  # late, since few programs download
+    from http.client import HTTPException
+    from urllib.error import HTTPError, URLError
+
+    try:
+        request = urllib.request.Request(address, headers={"User-Agent": "chainrule", "Accept-Encoding": "identity"})
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
+    except HTTPError as error:
+        with error:
+            raise _Refusal(f"the server answers {error.code} {error.reason}") from None
+    except TimeoutError:
+        raise _Refusal(f"no answer within {timeout:g} s") from None
+    except URLError as error:
+        late = isinstance(error.reason, TimeoutError)
+        why = error.reason if isinstance(error.reason, str) else reason(error.reason)  # type: ignore[arg-type]
+        raise _Refusal(f"no answer within {timeout:g} s" if late else f"no connection ({why})") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise _Refusal(f"no connection ({_words(error)})") from None
+    return answer
+
+
+def _announced(answer: HTTPResponse) -> int | None:
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdigit() else None
+
+
+def _next_block(answer: HTTPResponse, timeout: float) -> bytes:
+    from http.client import HTTPException
+
+    try:
+        # One wait on the network, so that a slow address is noticed.
+        return answer.read1(_BLOCK)
+    except TimeoutError:
+        raise _Refusal(f"silent for {timeout:g} s") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise _Refusal(f"the connection broke ({_words(error)})") from None
+
+
+def _words(error: Exception) -> str:
+    return reason(error) or type(error).__name__
+
+
+def _remove_old_drafts(folder: Path) -> None:
+    for path in folder.glob(f".*{_PART}"):
+        with contextlib.suppress(OSError):  # another process deletes too
+            if time.time() - path.stat().st_mtime > _PART_SECONDS:
+                path.unlink()
