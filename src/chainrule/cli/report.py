@@ -58,7 +58,7 @@ def accuracy(result: Mapping[str, Any]) -> str:
 def _save(training: Training) -> bool:
     """Write what was learned, before anything else can go wrong; whether a signal came meanwhile."""
     with interruptible() as interrupt:
-        training.take_best()
+        training.settle()
         training.model.save(training.run.folder / MODEL_FILE)
         training.files.write()
     return interrupt.requested

@@ -15,6 +15,7 @@ from chainrule.cli.schedules import SCHEDULES
 from chainrule.cli.setting import Setting, names, one_of, real_number, switch, text, whole_number
 from chainrule.cli.sources import FITS, Source
 from chainrule.errors import ConfigError
+from chainrule.losses import SparseCategoricalCrossentropy
 from chainrule.metrics import get_metric
 from chainrule.networks import NETWORKS
 from chainrule.optimizers import Optimizer, get_optimizer
@@ -87,7 +88,7 @@ _TABLE = (
         check_augmentation,
     ),
     names(
-        "metrics", "what is measured beside the loss, such as accuracy,top_3_accuracy", lambda name: get_metric(name)
+        "metrics", "what is measured beside the loss, such as accuracy,top_3_accuracy", lambda name: get_metric(name, SparseCategoricalCrossentropy())
     ),
     whole_number(
         "patience", "stop after so many epochs without a better validation loss, and keep the best weights", 1

@@ -71,8 +71,9 @@ class Training:
             augment=augmentations(settings.augment, 1 / data.scale()),
         )
 
-    def take_best(self) -> None:
-        """Where the run stops early, its model is the best one."""
+    def settle(self) -> None:
+        """Make the model what is to be kept: the best one where the run stops early, ready to be trained on."""
+        self.model.optimizer.learning_rate = self.settings.learning_rate
         best = self.run.folder / BEST_FILE
         if self.settings.patience is not None and best.exists():
             self.model.load_weights(best)
@@ -98,7 +99,6 @@ class Training:
                 self.run.checkpoints,
                 seconds=settings.checkpoint_seconds,
                 delete_checkpoint=False,
-                accept_changes=self._accept_changes,
             )
         )
         return chain
