@@ -29,9 +29,10 @@ from tests.cli.support import shapes_images
 __all__ = ["Outcome", "kill_and_resume", "make_data", "run_through"]
 
 OPTIONS = (
-    "--network conv32-dense128 --epochs 5 --batch-size 16 --validation-fraction 0.1 --optimizer adamw --average 0.95 "
-    "--schedule one-cycle --augment flip,crop:1,rotate:10,noise,cutout:2,mixup --checkpoint-seconds 0.05 --quiet"
-).split()
+    *("--network", "conv32-dense128", "--epochs", "5", "--batch-size", "16", "--validation-fraction", "0.1"),
+    *("--optimizer", "adamw", "--average", "0.95", "--schedule", "one-cycle"),
+    *("--augment", "flip,crop:1,rotate:10,noise,cutout:2,mixup", "--checkpoint-seconds", "0.05", "--quiet"),
+)
 COMPARED = ("model.safetensors", "best.safetensors", "history.json", "history.csv", "config.json")
 SAMPLES = 4000
 

@@ -29,9 +29,11 @@ def everything(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["cifar"], "unknown data set 'cifar'; expected digits, mnist, fashion-mnist or a file FILE.npz"),
+        (
+            ["cifar"],
+            "unknown data set 'cifar'; expected digits, mnist, fashion-mnist, a folder of pictures, a list of ",
+        ),
         (["fashion_mnist"], "unknown data set 'fashion_mnist' (did you mean 'fashion-mnist'?)"),
-        (["mnist"], "the data set mnist is read from files; name their folder with --data FOLDER"),
         (["digits", "--data", "."], "the data set digits takes no --data folder"),
         (["mnist", "--data", ".", "--test-fraction", "0.5"], "the data set mnist comes with a test part"),
         (["mnist", "--data", "nowhere"], "'nowhere' does not exist; expected a folder with the idx files of mnist"),
@@ -233,7 +235,8 @@ def test_a_model_of_another_library(refused: Refused) -> None:
 
 def test_a_model_that_is_not_there(refused: Refused, digits_run: Path, inside: Path) -> None:
     assert refused("evaluate", "absent") == "there is no run folder and no model file 'absent'"
-    (inside / "config.json").write_bytes((digits_run / "config.json").read_bytes())
+    for name in ("config.json", "result.json"):
+        (inside / name).write_bytes((digits_run / name).read_bytes())
     assert "no such model file" in refused("evaluate", inside)
 
 

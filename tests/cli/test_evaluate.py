@@ -23,7 +23,7 @@ def json_of(chainrule: Command, *words: object) -> dict[str, Any]:
 
 
 def test_a_run_is_tested_on_its_own_split(chainrule: Command, digits_run: Path) -> None:
-    result = json.loads((digits_run / "config.json").read_text())["result"]
+    result = json.loads((digits_run / "result.json").read_text())
     printed = chainrule("evaluate", digits_run)
     assert (printed.status, printed.err) == (0, "")
     share = f"{100 * result['test_accuracy']:.2f} % ({result['correct']} of 1528)"

@@ -110,7 +110,8 @@ def test_what_is_no_image(refused: Callable[..., str], digits_run: Path) -> None
     assert "the archive holds a, b; expected one array" in refused("predict", digits_run, "two.npz")
     assert "(did you mean 'digits'?)" in refused("predict", digits_run, "digit")
     assert "is the file 'nan.npy'" in refused("predict", digits_run, "nan.npy", "--data", "folder")
-    assert "cannot be read" in refused("predict", digits_run, digits_run)
+    Path("empty").mkdir()
+    assert refused("predict", digits_run, "empty") == "'empty' holds no pictures"
     assert "--limit: expected a positive integer" in refused("predict", digits_run, "--limit", 0)
 
 

@@ -17,18 +17,30 @@ import pytest
 
 import chainrule as cr
 from chainrule import __version__
-from chainrule.cli import train as training
+from chainrule.cli import training
 from chainrule.cli.classifier import Classifier
 from chainrule.cli.options import seed_list
-from chainrule.cli.schedule import callbacks_for
+from chainrule.cli.output import Output
+from chainrule.cli.presets import USUAL
+from chainrule.cli.schedules import SCHEDULES, schedule_for
+from chainrule.cli.settings import SETTINGS, Settings
 from chainrule.networks import digits
+from chainrule.optimizers.schedules import Schedule
 from chainrule.runs import write_history
-from chainrule.train.callbacks import Callback, Logs
+from chainrule.train.callback import Callback, Logs
 from tests.cli.support import SHORT, Command
 
 pytestmark = pytest.mark.slow
 
-FILES = ["config.json", "confusion.png", "curves.png", "history.csv", "history.json", "model.safetensors"]
+FILES = [
+    "config.json",
+    "confusion.png",
+    "curves.png",
+    "history.csv",
+    "history.json",
+    "model.safetensors",
+    "result.json",
+]
 RESULT = re.compile(r"^test accuracy (\d+\.\d\d) % \((\d+) of (\d+)\), loss (\d+\.\d{4})$", re.MULTILINE)
 
 
@@ -39,6 +51,11 @@ def names(folder: Path) -> list[str]:
 def config_of(run: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    return result
 
 
 def model_bytes(run: Path) -> bytes:
@@ -71,22 +88,17 @@ def test_runs_are_numbered(chainrule: Command, shapes: Path, inside: Path) -> No
 def test_the_configuration_tells_everything(digits_run: Path) -> None:
     config = config_of(digits_run)
     settings = config["settings"]
-    assert settings.pop("learning_rate") > 0
-    assert settings == {
+    expected = {
         "data": "digits",
-        "folder": None,
         "test_fraction": 0.85,
-        "validation_fraction": 0.0,
         "network": "digits",
         "epochs": 1,
         "batch_size": 32,
-        "schedule": "cosine",
-        "optimizer": "adam",
-        "seed": 0,
     }
+    assert settings == {**USUAL, **expected, "augment": [], "metrics": ["accuracy"], "learning_rate": 2e-3}
     assert config["versions"]["chainrule"] == __version__
     assert config["class_names"] == list("0123456789")
-    result = config["result"]
+    result = result_of(digits_run)
     assert result["test_accuracy"] == result["correct"] / result["test_samples"]
     assert result["parameters"] == digits().count_params()
     assert not result["interrupted"]
@@ -141,23 +153,98 @@ def test_a_folder_of_images(chainrule: Command, mnist_folder: Path, name: str) -
 
 
 def test_every_option_reaches_the_run(chainrule: Command, shapes: Path) -> None:
-    words = "--network conv32-dense128 --epochs 2 --batch-size 5 --learning-rate 0.05 --optimizer sgd"
-    more = "--schedule constant --seed 7 --validation-fraction 0.1 --verbose 2 --run deep/run"
-    assert chainrule("train", shapes, *words.split(), *more.split()).status == 0
-    settings = config_of(Path("deep/run"))["settings"]
-    assert settings == {
-        "data": str(shapes),
-        "folder": None,
-        "test_fraction": None,
-        "validation_fraction": 0.1,
+    given = {
         "network": "conv32-dense128",
         "epochs": 2,
         "batch_size": 5,
         "learning_rate": 0.05,
-        "schedule": "constant",
         "optimizer": "sgd",
+        "schedule": "step",
+        "warmup": 0.5,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "clip_value": 3.0,
+        "accumulate": 2,
+        "average": 0.9,
+        "augment": ["flip:both", "crop:1"],
+        "metrics": ["accuracy", "top_2_accuracy"],
+        "patience": 3,
         "seed": 7,
+        "validation_fraction": 0.1,
+        "checkpoint_seconds": 5.0,
+        "workers": 1,
     }
+    words = [
+        word
+        for name, value in given.items()
+        for word in (f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, list) else str(value))
+    ]
+    assert chainrule("train", shapes, *words, "--balance", "--verbose", 2, "--run", "deep/run").status == 0
+    settings = config_of(Path("deep/run"))["settings"]
+    assert settings == {**USUAL, **given, "data": str(shapes), "balance": True}
+    history = json.loads(Path("deep/run/history.json").read_text())
+    assert {"top_2_accuracy", "val_top_2_accuracy"} <= set(history)
+
+
+def test_every_setting_has_an_option(chainrule: Command) -> None:
+    text = chainrule("train", "--help").out
+    assert set(SETTINGS) == set(Settings.__dataclass_fields__)
+    for setting in SETTINGS.values():
+        assert setting.name == "folder" or setting.name == "data" or setting.option in text
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_and_optimizer_learns(chainrule: Command, shapes: Path, schedule: str, optimizer: str) -> None:
+    rate = "0.05" if optimizer == "sgd" else "0.002"
+    words = [
+        "--schedule",
+        schedule,
+        "--optimizer",
+        optimizer,
+        "--learning-rate",
+        rate,
+        "--epochs",
+        6,
+        "--batch-size",
+        8,
+    ]
+    assert chainrule("train", shapes, *words, "--network", "conv32-dense128", "--run", "r", "--quiet").status == 0
+    assert result_of(Path("r"))["test_accuracy"] > 0.8
+
+
+def test_a_configuration_in_toml(chainrule: Command, refused: Callable[..., str], shapes: Path) -> None:
+    Path("mine.toml").write_text(f'data = "{shapes}"\nbatch-size = 8\nepochs = 1\naugment = ["flip"]\n')
+    assert chainrule("train", "--config", "mine.toml", "--run", "r", "--quiet", "--epochs", 2).status == 0
+    settings = config_of(Path("r"))["settings"]
+    assert (settings["batch_size"], settings["epochs"], settings["augment"]) == (8, 2, ["flip"])
+    Path("mine.toml").write_text("batch-sise = 8\n")
+    assert "unknown setting 'batch-sise' (did you mean 'batch_size'?)" in refused("train", "--config", "mine.toml")
+    Path("mine.toml").write_text("batch-size = = 8\n")
+    assert "'mine.toml': the file is not valid TOML" in refused("train", "--config", "mine.toml")
+
+
+def test_the_best_epoch_is_kept(chainrule: Command, shapes: Path) -> None:
+    """A rate that ruins the model after its best epoch: the run stops early, and keeps the best."""
+    words = ["--validation-fraction", 0.25, "--patience", 2, "--epochs", 40, "--schedule", "constant", "--run", "r"]
+    assert chainrule("train", shapes, *words, "--optimizer", "sgd", "--learning-rate", 0.3, "--seed", 5).status == 0
+    losses = json.loads(Path("r/history.json").read_text())["val_loss"]
+    best = int(np.nanargmin([math.nan if loss is None else loss for loss in losses]))
+    assert len(losses) == min(best + 3, 40)
+    assert (
+        cr.load_model("r/model.safetensors").get_weights()[0].tobytes()
+        == cr.load_model("r/best.safetensors").get_weights()[0].tobytes()
+    )
+
+
+def test_json_lines(chainrule: Command, shapes: Path) -> None:
+    printed = chainrule("train", shapes, "--epochs", 2, "--validation-fraction", 0.25, "--json", "--run", "r")
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "epoch", "epoch", "result"]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(events[1])
+    assert events[-1]["test_accuracy"] == result_of(Path("r"))["test_accuracy"]
+    printed = chainrule("train", shapes, "--epochs", 1, "--seeds", "0-1", "--json", "--quiet", "--run", "s")
+    assert [json.loads(line)["event"] for line in printed.out.splitlines()] == ["result", "result"]
 
 
 def test_another_optimizer_has_its_own_learning_rate(chainrule: Command, shapes: Path) -> None:
@@ -181,9 +268,9 @@ def test_a_run_can_be_run_again(chainrule: Command, digits_run: Path) -> None:
         again = Path(f"again-{config.suffix}")
         assert chainrule("train", "--config", config, "--run", again, "--quiet").status == 0
         assert model_bytes(again) == model_bytes(digits_run)
-        first, second = config_of(digits_run), config_of(again)
-        assert {**first["result"], "seconds": 0} == {**second["result"], "seconds": 0}
-        assert first["settings"] == second["settings"]
+        first, second = result_of(digits_run), result_of(again)
+        assert {**first, "seconds": 0} == {**second, "seconds": 0}
+        assert config_of(digits_run)["settings"] == config_of(again)["settings"]
 
 
 def test_options_override_the_configuration(chainrule: Command, digits_run: Path, shapes: Path) -> None:
@@ -209,7 +296,7 @@ def test_several_seeds(chainrule: Command, digits_run: Path) -> None:
     assert names(Path("r/seed-1")) == FILES
     assert model_bytes(Path("r/seed-0")) == model_bytes(digits_run)
     summary = json.loads(Path("r/seeds.json").read_text())
-    accuracies = [config_of(Path(f"r/seed-{seed}"))["result"]["test_accuracy"] for seed in (0, 1)]
+    accuracies = [result_of(Path(f"r/seed-{seed}"))["test_accuracy"] for seed in (0, 1)]
     assert summary["test_accuracy"] == accuracies
     mean = 100 * sum(accuracies) / 2
     assert f"mean test accuracy over 2 seeds {mean:.2f} % (" in printed.out
@@ -242,12 +329,12 @@ class PressCtrlC(Callback):
 
 
 def test_ctrl_c_keeps_what_was_learned(chainrule: Command, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "callbacks_for", lambda schedule: [PressCtrlC(epoch=1)])
+    monkeypatch.setattr(Output, "callbacks", lambda self: [PressCtrlC(epoch=1)])
     printed = chainrule("train", shapes, "--epochs", 9, "--batch-size", 8, "--validation-fraction", 0.2, "--run", "r")
     assert printed.status == 130
-    assert "warning: interrupted in epoch 2 of 9; what was learned until then is in r" in printed.err
-    assert names(Path("r")) == FILES
-    result = config_of(Path("r"))["result"]
+    assert "warning: interrupted in epoch 2 of 9; chainrule resume r goes on from there" in printed.err
+    assert names(Path("r")) == sorted([*FILES, "best.safetensors", "checkpoints"])
+    result = result_of(Path("r"))
     assert (result["interrupted"], result["epochs"]) == (True, 2)
     assert json.loads(Path("r/history.json").read_text())["val_loss"][1] is None
     assert chainrule("evaluate", "r").status == 0
@@ -260,8 +347,8 @@ def test_ctrl_c_during_the_test(chainrule: Command, shapes: Path, monkeypatch: p
     monkeypatch.setattr(Classifier, "score", press)
     printed = chainrule("train", shapes, "--epochs", 1, "--run", "r")
     assert printed.status == 130
-    assert names(Path("r")) == [name for name in FILES if name != "confusion.png"]
-    assert config_of(Path("r"))["result"]["test_accuracy"] is None
+    assert names(Path("r")) == sorted({*FILES, "checkpoints"} - {"confusion.png"})
+    assert result_of(Path("r"))["test_accuracy"] is None
 
 
 def test_ctrl_c_while_saving(chainrule: Command, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +364,9 @@ def test_ctrl_c_while_saving(chainrule: Command, shapes: Path, monkeypatch: pyte
 
 
 def test_ctrl_c_ends_the_other_seeds_too(chainrule: Command, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "callbacks_for", lambda schedule: [PressCtrlC(epoch=0)])
+    monkeypatch.setattr(Output, "callbacks", lambda self: [PressCtrlC(epoch=0)])
     assert chainrule("train", shapes, "--batch-size", 8, "--seeds", "0-4", "--run", "r").status == 130
-    assert names(Path("r")) == ["seed-0"]
+    assert names(Path("r")) == ["seed-0", "seeds.json"]
 
 
 def test_the_signal_of_ctrl_c(inside: Path) -> None:
@@ -295,7 +382,7 @@ def test_the_signal_of_ctrl_c(inside: Path) -> None:
     assert process.returncode == 130
     assert errors.startswith("chainrule: warning: interrupted in epoch ")
     assert RESULT.search(printed)
-    assert names(inside / "r") == FILES
+    assert names(inside / "r") == sorted([*FILES, "checkpoints"])
     images = np.zeros((1, 8, 8, 1), np.float32)
     assert cr.load_model(inside / "r" / "model.safetensors").predict(images).shape == (1, 10)
 
@@ -303,23 +390,27 @@ def test_the_signal_of_ctrl_c(inside: Path) -> None:
 # -- the schedule ----------------------------------------------------------------------------------------------
 
 
-def test_the_cosine_schedule() -> None:
-    model = cr.Sequential([cr.Input((2,)), cr.layers.Dense(1)])
-    model.compile(optimizer=cr.optimizers.SGD(0.8), loss="mse")
-    rates: list[float] = []
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("constant", [0.8, 0.8, 0.8]),
+        ("step", [0.8, 0.8, 0.008]),
+        ("exponential", [0.8, 0.08, 0.008]),
+        ("polynomial", [0.8, 0.4, 0.0]),
+        ("cosine", [0.8, 0.4, 0.0]),
+        ("one-cycle", [0.8 / 25, 0.6487, 0.8 / 25 / 1e4]),
+    ],
+)
+def test_schedules_last_as_long_as_the_training(name: str, rates: list[float]) -> None:
+    made = schedule_for(name, 0.8, updates=1000, updates_per_epoch=100)
+    found = [made(step) if isinstance(made, Schedule) else made for step in (0, 500, 1000)]
+    np.testing.assert_allclose(found, rates, rtol=0.02, atol=1e-9)
 
-    class Watch(Callback):
-        def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-            rates.append(self.model.optimizer.learning_rate)
 
-        def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-            rates.append(self.model.optimizer.learning_rate)
-
-    x = np.zeros((8, 2), np.float32)
-    model.fit(x, x[:, :1], batch_size=4, epochs=2, verbose=0, callbacks=[*callbacks_for("cosine"), Watch()])
-    expected = [0.4 * (1 + math.cos(math.pi * share)) for share in (0, 0.25, 0.5, 0.5, 0.75, 1)]
-    np.testing.assert_allclose(rates, expected, atol=1e-12)
-    assert model.optimizer.learning_rate == 0.8
+def test_a_rate_that_warms_up() -> None:
+    made = schedule_for("cosine", 0.8, updates=110, updates_per_epoch=10, warmup=10)
+    assert isinstance(made, Schedule)
+    np.testing.assert_allclose([made(step) for step in (0, 5, 10, 60, 110)], [0, 0.4, 0.8, 0.4, 0], atol=1e-12)
 
 
 # -- what the recipes promise ----------------------------------------------------------------------------------
@@ -335,4 +426,4 @@ def test_digits_reach_their_accuracy_over_five_seeds(chainrule: Command) -> None
 def test_mnist_reaches_97_percent(chainrule: Command, data_set: Callable[[str], Path]) -> None:
     network = ("--network", "conv32-conv64-dense64", "--epochs", 1)
     assert chainrule("train", "mnist", "--data", data_set("mnist"), *network, "--run", "r").status == 0
-    assert config_of(Path("r"))["result"]["test_accuracy"] >= 0.97
+    assert result_of(Path("r"))["test_accuracy"] >= 0.97

@@ -63,6 +63,13 @@ class Run:
         result = self.result()
         return result is not None and not result.get("interrupted")
 
+    def forget_if_nothing_was_learned(self) -> None:
+        """Take the configuration away again if there is nothing else, so that the folder goes too."""
+        with contextlib.suppress(OSError):
+            self.checkpoints.rmdir()
+        if [entry.name for entry in self.folder.iterdir()] == ["config.json"]:
+            (self.folder / "config.json").unlink()
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write what the run came to; checkpoints of a finished run are no longer needed."""
         write_text_atomic(self.folder / RESULT_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")

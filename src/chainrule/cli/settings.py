@@ -88,7 +88,9 @@ _TABLE = (
         check_augmentation,
     ),
     names(
-        "metrics", "what is measured beside the loss, such as accuracy,top_3_accuracy", lambda name: get_metric(name, SparseCategoricalCrossentropy())
+        "metrics",
+        "what is measured beside the loss, such as accuracy,top_3_accuracy",
+        lambda name: get_metric(name, SparseCategoricalCrossentropy()),
     ),
     whole_number(
         "patience", "stop after so many epochs without a better validation loss, and keep the best weights", 1

@@ -59,7 +59,12 @@ def _train(
         settings = Settings.complete(options, source, data.shape, preset)
         parts = hold_out(data, settings.validation_fraction, settings.seed)
         build_model(settings, parts)  # what does not fit is told before anything is written
-        return carry_on(Training(Run.begin(folder, settings, data), settings, parts, output))
+        run = Run.begin(folder, settings, data)
+        try:
+            return carry_on(Training(run, settings, parts, output))
+        except BaseException:
+            run.forget_if_nothing_was_learned()
+            raise
 
 
 def carry_on(training: Training) -> tuple[dict[str, Any], int]:
