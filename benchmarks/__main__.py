@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, fresh, overhead, steps
+from benchmarks import accuracy, fresh, overhead, pictures, steps
 from benchmarks.networks import NETWORKS
 from benchmarks.peak import measure_peak
 from benchmarks.peers import Peer, choose
@@ -25,6 +25,7 @@ COMMANDS = {
     "startup": "seconds from the imports to the first step in a fresh process",
     "overhead": "what fit itself costs a step",
     "accuracy": "MNIST, five epochs, five seeds; needs --data",
+    "pictures": "training from picture files beside training from arrays; needs --data with a folder for each class",
 }
 LARGEST = "conv32-conv64-dense64"
 """The network of start-up, memory and accuracy."""
@@ -51,6 +52,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rates", nargs="+", choices=accuracy.RATES, default=accuracy.RATES, metavar="NAME")
     parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="epochs for accuracy")
     parser.add_argument("--data", default="", metavar="FOLDER", help="MNIST's idx files; else pictures are made up")
+    parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="threads that read pictures")
+    parser.add_argument("--size", type=_positive, metavar="N", help="sides that pictures are brought to")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for chainrule's processes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), metavar="FOLDER")
     options = parser.parse_args(arguments)
@@ -78,6 +81,8 @@ def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> N
     options.env = dict(pair.split("=", 1) for pair in options.env)
     if options.command == "accuracy" and not options.data:
         parser.error("accuracy needs --data FOLDER, a folder with MNIST's four idx files")
+    if options.command == "pictures" and not options.data:
+        parser.error("pictures needs --data FOLDER, a folder with a folder of pictures for each class")
     options.data = str(Path(options.data).resolve()) if options.data else ""
     options.peers = choose(options.quick, options.only)
     if not options.peers:
@@ -156,6 +161,16 @@ def run_accuracy(options: argparse.Namespace) -> tuple[Any, str]:
     return found, accuracy.table(found, network, options.epochs, batch)
 
 
+def run_pictures(options: argparse.Namespace) -> tuple[Any, str]:
+    size = (options.size, options.size) if options.size else None
+    jobs = [
+        pictures.Job(kind, options.data, options.batches[-1], options.steps, options.workers, size)
+        for kind in pictures.KINDS
+    ]
+    found = pictures.measure(jobs, options.threads[-1], options.rounds, options.env)
+    return found, pictures.table(found)
+
+
 def _with_environment(options: argparse.Namespace) -> list[Peer]:
     """The chosen peers; chainrule's processes also get what ``--env`` names."""
     return [peer.with_environment(options.env) if peer.is_ours() else peer for peer in options.peers]
@@ -169,6 +184,7 @@ RUN = {
     "fresh": run_fresh,
     "overhead": run_overhead,
     "accuracy": run_accuracy,
+    "pictures": run_pictures,
 }
 
 

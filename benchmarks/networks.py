@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "IMAGE", "NETWORKS", "Layer", "Network", "first_weights", "images"]
+__all__ = ["CLASSES", "IMAGE", "NETWORKS", "Layer", "Network", "first_weights", "images", "resnet20"]
 
 IMAGE = (28, 28, 1)
 """Height, width and channels of an image."""
@@ -152,3 +152,35 @@ def _smooth(noise: NDArray[Any]) -> NDArray[Any]:
             noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / 3
     scaled: NDArray[Any] = noise / noise.std()
     return scaled
+
+
+def resnet20(framework: Any, shape: tuple[int, ...], classes: int = CLASSES) -> Any:
+    """ResNet-20 for small pictures: three stages of three residual blocks with 16, 32 and 64 channels.
+
+    About 41 million multiply-adds forward for a picture of 32x32x3; logits.
+
+    Args:
+        framework: the module of chainrule or Keras.
+        shape: height, width and channels of a picture, 8 bits each.
+        classes: how many there are.
+
+    Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", 2016, section 4.2.
+    """
+    layers = framework.layers
+
+    def unit(x: Any, channels: int, stride: int = 1, kernel: int = KERNEL) -> Any:
+        x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(momentum=0.9)(x)
+
+    def block(x: Any, channels: int, stride: int) -> Any:
+        inside = layers.ReLU()(unit(x, channels, stride))
+        beside = unit(x, channels, stride, kernel=1) if stride > 1 else x
+        return layers.ReLU()(layers.Add()([unit(inside, channels), beside]))
+
+    pictures = framework.Input(shape)
+    x = layers.ReLU()(unit(layers.Rescaling(1 / 255)(pictures), 16))
+    for channels in (16, 32, 64):
+        for number in range(3):
+            x = block(x, channels, stride=2 if channels > 16 and number == 0 else 1)
+    x = layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
+    return framework.Model(pictures, x, name="resnet20")

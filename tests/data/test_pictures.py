@@ -236,7 +236,7 @@ def test_reading_keeps_ahead_and_stops_when_nobody_listens(folder: Path) -> None
     first = next(chunks)
     assert first.rows.tolist() == list(range(len(first.rows)))
     chunks.close()
-    assert len(seen) <= 5 * len(first.rows)
+    assert len(seen) <= (1 + 2 + 4 + 8) * len(first.rows)
 
 
 # --- Checking a folder -------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ from chainrule.data.digits import digits
 from chainrule.data.download import Download, data_folder, fetch
 from chainrule.data.folder import Pictures, picture_folder, picture_list
 from chainrule.data.idx import fashion_mnist, mnist, read_idx
+from chainrule.data.npy import load_npy
 from chainrule.data.npz import load_npz
+from chainrule.data.parts import PictureParts, picture_folders
 from chainrule.data.pictures import picture_size, read_picture
 from chainrule.data.source import ArraySource, Part, Source
 
@@ -16,15 +18,18 @@ __all__ = [
     "Dataset",
     "Download",
     "Part",
+    "PictureParts",
     "Pictures",
     "Source",
     "data_folder",
     "digits",
     "fashion_mnist",
     "fetch",
+    "load_npy",
     "load_npz",
     "mnist",
     "picture_folder",
+    "picture_folders",
     "picture_list",
     "picture_size",
     "read_idx",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from chainrule.graph.op import Array
 
 __all__ = ["Pictures", "class_folders", "picture_folder", "picture_list", "pictures_below"]
 
+_END_BYTES = 1 << 16
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes without colour
+
 _COLUMNS = (("file", "path", "filename", "image"), ("class", "label"))
 """What the header of a csv file may call its two columns."""
 
@@ -29,7 +33,7 @@ class Pictures(Source):
         labels: the class number of each.
         class_names: the name of each class.
         size: height and width of a sample; by default that of the first file, which all others must have.
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for grey, 3 for colour; None for what the first picture of each class is: grey if all of them are.
         fit: how a picture of another size is brought to `size`; see `read_picture`.
 
     Raises:
@@ -42,10 +46,10 @@ class Pictures(Source):
         labels: Sequence[int],
         class_names: Sequence[str],
         size: tuple[int, int] | None = None,
-        channels: int = 3,
+        channels: int | None = 3,
         fit: Fit = "cover",
     ) -> None:
-        if channels not in (1, 3):
+        if channels not in (1, 3, None):
             raise ConfigError(f"pictures have 1 channel (grey) or 3 (colour), got {channels!r}")
         if fit not in ("cover", "contain", "stretch"):
             raise ConfigError(f"fit must be 'cover', 'contain' or 'stretch', got {fit!r}")
@@ -55,8 +59,14 @@ class Pictures(Source):
         self.class_names = tuple(class_names)
         self.fit: Fit = fit
         self._size = size
+        channels = self._channels() if channels is None else channels
         height, width = size if size is not None else picture_size(self.files[0])[:2]
         self.shape, self.dtype = (height, width, channels), np.dtype(np.uint8)
+
+    def _channels(self) -> int:
+        """1 if the first picture of each class is grey, else 3."""
+        firsts = np.unique(self.labels, return_index=True)[1]
+        return 1 if all(picture_size(self.files[first])[2] in _GREY for first in firsts) else 3
 
     def read(self, number: int) -> Array:
         path = self.files[number]
@@ -69,20 +79,33 @@ class Pictures(Source):
         return found
 
     def identity(self, number: int) -> bytes:
+        """Folder, name and size of a file, and the SHA-256 of its first and last 64 KiB, which is all of a small one."""
         path = self.files[number]
         try:
-            size = os.stat(path).st_size
-        except OSError as error:
+            size, digest = _ends(path)
+        except (OSError, ValueError) as error:
             raise DataError(f"'{path}': cannot be read ({reason(error)})") from None
-        return f"{os.path.basename(os.path.dirname(path))}/{os.path.basename(path)}:{size}".encode(
-            errors="surrogateescape"
-        )
+        place = os.path.join(os.path.basename(os.path.dirname(path)), os.path.basename(path))
+        return os.fsencode(place) + b":%d:" % size + digest
+
+
+def _ends(path: str) -> tuple[int, bytes]:
+    """The size of a file, and the SHA-256 of its first and last part."""
+    with open(path, "rb", buffering=0) as file:
+        start = file.read(_END_BYTES)
+        size = len(start)
+        digest = hashlib.sha256(start)
+        if size == _END_BYTES:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(_END_BYTES, size - _END_BYTES))
+            digest.update(file.read(_END_BYTES))
+    return size, digest.digest()
 
 
 def picture_folder(
     folder: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
-    channels: int = 3,
+    channels: int | None = 3,
     fit: Fit = "cover",
     class_names: Sequence[str] | None = None,
 ) -> Pictures:
@@ -116,6 +139,11 @@ def picture_folder(
 
 
 def class_folders(root: Path) -> dict[str, Path]:
+    """The folders of a folder by name, hidden ones left out.
+
+    Raises:
+        DataError: there is no such folder, or it holds none.
+    """
     try:
         with os.scandir(root) as found_there:
             entries = sorted(found_there, key=lambda entry: entry.name)
@@ -130,6 +158,7 @@ def class_folders(root: Path) -> dict[str, Path]:
 
 
 def pictures_below(folder: Path) -> list[str]:
+    """The pictures of a folder and of those in it, in the order of their names."""
     found = []
     for place, folders, names in os.walk(folder):
         folders.sort()
@@ -140,7 +169,7 @@ def pictures_below(folder: Path) -> list[str]:
 def picture_list(
     path: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
-    channels: int = 3,
+    channels: int | None = 3,
     fit: Fit = "cover",
     class_names: Sequence[str] | None = None,
 ) -> Pictures:
@@ -157,16 +186,17 @@ def picture_list(
     """
     source = Path(path)
     rows = _rows(source)
-    names = sorted({kind for _, kind in rows}) if class_names is None else list(class_names)
+    names = sorted({kind for _, _, kind in rows}) if class_names is None else list(class_names)
     numbers = {name: number for number, name in enumerate(names)}
-    for line, (_, kind) in enumerate(rows, 2):
+    for line, _, kind in rows:
         if kind not in numbers:
             raise DataError(f"'{source}', row {line}: the class {kind!r} is none of {', '.join(names)}")
-    files = [os.path.join(source.parent, file) for file, _ in rows]
-    return Pictures(files, [numbers[kind] for _, kind in rows], names, size, channels, fit)
+    files = [os.path.join(source.parent, file) for _, file, _ in rows]
+    return Pictures(files, [numbers[kind] for _, _, kind in rows], names, size, channels, fit)
 
 
-def _rows(source: Path) -> list[tuple[str, str]]:
+def _rows(source: Path) -> list[tuple[int, str, str]]:
+    """Line, file and class of each row."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -176,9 +206,9 @@ def _rows(source: Path) -> list[tuple[str, str]]:
             for row in reader:
                 if not row:
                     continue
-                if len(row) <= max(places) or not all(row[place].strip() for place in places):
+                if len(row) <= max(places) or not all(row[place].strip() for place in places) or "\0" in "".join(row):
                     raise DataError(f"'{source}', row {reader.line_num}: {row!r} lacks a file or a class")
-                rows.append((row[places[0]].strip(), row[places[1]].strip()))
+                rows.append((reader.line_num, row[places[0]].strip(), row[places[1]].strip()))
     except OSError as error:
         raise DataError(f"'{source}': cannot be read ({reason(error)}); expected a csv file") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from chainrule.errors import DataError
 from chainrule.graph.op import Array
 
 __all__ = ["ArraySource", "Part", "Source"]
+
+_FINGERPRINT_THREADS, _FINGERPRINT_PIECE = 2, 256  # more threads get into one another's way
 
 
 class Source(ABC):
@@ -40,7 +43,7 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self, number: int) -> bytes:
-        """What tells sample `number` from another, cheaply: for a file its name and size."""
+        """What tells sample `number` from another, and from what it was before it was changed; from any thread."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,9 +52,14 @@ class Source(ABC):
         """SHA-256 over the identities and labels of all samples, by which a run knows its data again."""
         total = hashlib.sha256(f"{self.shape}{self.dtype.str}{self.class_names}".encode())
         total.update(np.ascontiguousarray(self.labels).data)
-        for number in range(len(self)):
-            total.update(self.identity(number) + b"\0")
+        with ThreadPoolExecutor(_FINGERPRINT_THREADS) as pool:
+            for some in pool.map(self._identities, range(0, len(self), _FINGERPRINT_PIECE)):
+                total.update(some)
         return total.hexdigest()
+
+    def _identities(self, first: int) -> bytes:
+        last = min(first + _FINGERPRINT_PIECE, len(self))
+        return b"".join(self.identity(number) + b"\0" for number in range(first, last))
 
     def load(self) -> tuple[Array, Array]:
         """All samples and labels as arrays."""
@@ -94,21 +102,36 @@ class ArraySource(Source):
         samples: rows along the first axis.
         labels: one for each row.
         class_names: the name of each class.
+        dtype: what rows are turned into as they are read; by default they stay as they are.
+        name: what errors call it.
+
+    Raises:
+        DataError: there are no samples, or not as many labels.
 
     >>> source = ArraySource(np.zeros((3, 2, 2, 1), np.uint8), np.array([0, 1, 0]))
     >>> len(source), source.read(1).shape
     (3, (2, 2, 1))
     """
 
-    def __init__(self, samples: Array, labels: Array, class_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        samples: Array,
+        labels: Array,
+        class_names: Sequence[str] = (),
+        dtype: np.dtype[Any] | None = None,
+        name: str = "the array",
+    ) -> None:
         if len(samples) != len(labels) or not len(labels):
-            raise DataError(f"{len(samples)} samples and {len(labels)} labels; expected one or more, as many of each")
+            many = f"{len(samples)} samples and {len(labels)} labels"
+            raise DataError(f"{name}: {many}; expected one or more, as many of each")
         self.samples, self.labels = samples, np.asarray(labels)
-        self.shape, self.dtype = tuple(samples.shape[1:]), samples.dtype
-        self.class_names = tuple(class_names)
+        self.shape, self.dtype = tuple(samples.shape[1:]), samples.dtype if dtype is None else np.dtype(dtype)
+        self.class_names, self.name = tuple(class_names), name
 
     def read(self, number: int) -> Array:
-        found: Array = self.samples[number]
+        found: Array = np.asarray(self.samples[number], self.dtype)
+        if self.dtype.kind == "f" and not np.isfinite(found).all():
+            raise DataError(f"{self.name}: sample {number} holds NaN or infinite values")
         return found
 
     def identity(self, number: int) -> bytes:

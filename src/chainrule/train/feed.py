@@ -15,7 +15,7 @@ from chainrule.graph.dims import BATCH
 from chainrule.graph.op import Array, Spec
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from chainrule.data.source import Source
 
@@ -24,8 +24,9 @@ __all__ = ["Arrays", "Chunk", "Feed", "Stream", "batch_spec"]
 CHUNK_BYTES = 1 << 22
 """About so many bytes of samples make a chunk, which is one native call."""
 AHEAD = 3
-"""Chunks that are read before they are needed."""
-_PIECE = 16  # samples that a worker reads in one go
+"""Chunks that are read before they are needed, if they fit into `BUFFER_BYTES`; else fewer, but one at the least."""
+BUFFER_BYTES = 1 << 26
+"""What all chunks of a stream may take together, but for two chunks of one batch each."""
 
 
 class Chunk(NamedTuple):
@@ -118,42 +119,33 @@ class Stream:
         return {"x": self._spec, **{name: batch_spec(array) for name, array in self.labels.items()}}
 
     def chunks(self, order: Array, batch_size: int) -> Iterator[Chunk]:
-        from concurrent.futures import ThreadPoolExecutor
+        from chainrule.train.readers import Readers
 
-        sample = max(1, int(np.prod(self.source.shape)) * self.source.dtype.itemsize)
         unit = batch_size * self.group
-        rows = unit * max(1, CHUNK_BYTES // (unit * sample))
-        free = deque(np.empty((min(rows, len(order)), *self.source.shape), self.source.dtype) for _ in range(AHEAD + 1))
-        waiting: deque[tuple[Array, Array, list[Future[None]]]] = deque()
-        with ThreadPoolExecutor(self.workers, "chainrule-reader") as pool:
-            try:
-                for start in range(0, len(order), rows):
-                    numbers = order[start : start + rows]
-                    buffer = free.popleft()
-                    waiting.append((buffer, numbers, self._reading(pool, buffer, numbers)))
-                    if len(waiting) > AHEAD:
-                        yield self._next(waiting, free)
-                while waiting:
+        unit_bytes = unit * max(1, int(np.prod(self.source.shape)) * self.source.dtype.itemsize)
+        most = max(1, CHUNK_BYTES // unit_bytes)
+        ahead = max(1, min(AHEAD, BUFFER_BYTES // (most * unit_bytes) - 1))
+        rows = min(most * unit, len(order))
+        free = deque(np.empty((rows, *self.source.shape), self.source.dtype) for _ in range(ahead + 1))
+        waiting: deque[_Reading] = deque()
+        readers = Readers(self.source, self.workers)
+        try:
+            for part in _growing(len(order), unit, most):
+                buffer = free.popleft()
+                waiting.append(_Reading(buffer, order[part], readers.start(order[part], buffer)))
+                if len(waiting) > ahead:
                     yield self._next(waiting, free)
-            finally:
-                for _, _, readings in waiting:
-                    for reading in readings:
-                        reading.cancel()
+            while waiting:
+                yield self._next(waiting, free)
+        finally:
+            readers.close()
 
-    def _reading(self, pool: ThreadPoolExecutor, buffer: Array, numbers: Array) -> list[Future[None]]:
-        starts = range(0, len(numbers), _PIECE)
-        return [pool.submit(self._read, buffer, numbers, start) for start in starts]
-
-    def _read(self, buffer: Array, numbers: Array, start: int) -> None:
-        for row in range(start, min(start + _PIECE, len(numbers))):
-            buffer[row] = self.source.read(int(numbers[row]))
-
-    def _next(self, waiting: deque[tuple[Array, Array, list[Future[None]]]], free: deque[Array]) -> Chunk:
+    def _next(self, waiting: deque[_Reading], free: deque[Array]) -> Chunk:
         """The oldest chunk; its memory is free again when the one after it is asked for."""
-        buffer, numbers, readings = waiting[0]
+        buffer, numbers, pieces = waiting[0]
         began = time.perf_counter()
-        for reading in readings:
-            reading.result()
+        for piece in pieces:
+            piece.result()
         self.waited += time.perf_counter() - began
         waiting.popleft()
         free.append(buffer)
@@ -175,6 +167,23 @@ class Stream:
     def _part(self, low: int, high: int) -> Stream:
         labels = {name: array[low:high] for name, array in self.labels.items()}
         return Stream(self.source.part(range(low, high)), labels, self.workers, self.group)
+
+
+class _Reading(NamedTuple):
+    """A chunk that is being read."""
+
+    buffer: Array
+    numbers: Array
+    pieces: list[Future[None]]
+
+
+def _growing(count: int, unit: int, most: int) -> Iterator[slice]:
+    """Parts of an epoch in units of batches: the first is there soon, and later ones are larger."""
+    start, units = 0, 1
+    while start < count:
+        yield slice(start, min(start + units * unit, count))
+        start += units * unit
+        units = min(2 * units, most)
 
 
 def _kept(count: int, fraction: float) -> int:
