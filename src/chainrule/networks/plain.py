@@ -1,15 +1,10 @@
-"""Named networks: functions from the shape of an image and the number of classes to a `Sequential`.
-
-Every network rescales its input itself, so that a saved model takes pixels as the data set holds them,
-and ends in a softmax, so that its outputs are probabilities.
-"""
+"""Small networks: one or two convolutions and a hidden dense layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
-from chainrule.errors import ConfigError
 from chainrule.layers import (
     BatchNormalization,
     Conv2D,
@@ -22,10 +17,7 @@ from chainrule.layers import (
 )
 from chainrule.models import Sequential
 
-__all__ = ["NETWORKS", "NetworkFunction", "conv32_conv64_dense64", "conv32_dense128", "digits", "get_network"]
-
-NetworkFunction: TypeAlias = Callable[..., Sequential]
-"""``network(input_shape, classes, scale=...)``."""
+__all__ = ["conv32_conv64_dense64", "conv32_dense128", "digits"]
 
 _MOMENTUM = 0.9  # of running statistics; Keras's 0.99 needs more steps than two epochs of the digits have
 
@@ -112,28 +104,6 @@ def digits(input_shape: Sequence[int] = (8, 8, 1), classes: int = 10, scale: flo
         Dropout(0.5),
         Dense(64, activation="relu"),
     )
-
-
-NETWORKS: Mapping[str, NetworkFunction] = {
-    "conv32-dense128": conv32_dense128,
-    "conv32-conv64-dense64": conv32_conv64_dense64,
-    "digits": digits,
-}
-"""The networks by the names that the command line knows."""
-
-
-def get_network(name: str) -> NetworkFunction:
-    """A network from its name.
-
-    Raises:
-        ConfigError: no network has that name.
-
-    >>> get_network("conv32-dense128") is conv32_dense128
-    True
-    """
-    if name in NETWORKS:
-        return NETWORKS[name]
-    raise ConfigError(f"unknown network {name!r}; expected one of {', '.join(NETWORKS)}")
 
 
 def _network(name: str, input_shape: Sequence[int], classes: int, scale: float, *hidden: Any) -> Sequential:
