@@ -1,8 +1,8 @@
 """What this machine can do at most: fused multiply-adds, clock, and memory bandwidth, with all threads busy.
 
 The loops are the native engine's own (`chainrule.engines.native.peak`). The clock comes from a chain of additions and
-exclusive-ors, each of which waits for the one before and takes one cycle; FMA peak divided by the clock must come near a
-whole power of two of FLOPs per cycle (16, 32, 64 ...), else something disturbed the measurement.
+exclusive-ors, each of which waits for the one before and takes one cycle; FMA peak divided by the clock must come near
+a whole power of two of FLOPs per cycle (16, 32, 64 ...), else something disturbed the measurement.
 """
 
 from __future__ import annotations

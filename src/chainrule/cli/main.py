@@ -18,6 +18,7 @@ from chainrule.cli.sources import DATA_SETS, DEFAULT_TEST_FRACTION
 from chainrule.errors import ChainruleError, ConfigError
 from chainrule.files import reason
 from chainrule.networks import NETWORKS
+from chainrule.plan.dump import LEVELS
 
 __all__ = ["main"]
 
@@ -26,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "loss, accuracy and per-class accuracy of a saved model",
     "predict": "what a saved model takes images for",
     "summary": "the layers of a saved model or a named network",
+    "plan": "how a training step becomes machine code: stages, kernels, memory",
+    "doctor": "what is installed, what this machine can do, and whether training works on it",
 }
 
 _ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports a program that a signal ended
@@ -46,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``chainrule``; by default those of this process.
 
     Returns:
-        The exit status: 0; 2 after an error; 130 after Ctrl-C; 141 if nobody reads the output any more.
+        The exit status: 0; 1 if `doctor` found something wrong; 2 after an error; 130 after Ctrl-C; 141 if nobody reads
+        the output any more.
 
     >>> main(["summary", "digits", "--input-shape", "1x1x1"])
     2
@@ -126,6 +130,8 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     _add_evaluate(commands["evaluate"])
     _add_predict(commands["predict"])
     _add_summary(commands["summary"])
+    _add_plan(commands["plan"])
+    _add_doctor(commands["doctor"])
     return parser, commands
 
 
@@ -200,6 +206,26 @@ def _add_predict(parser: Parser) -> None:
 
 
 def _add_summary(parser: Parser) -> None:
+    _add_network(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_plan(parser: Parser) -> None:
+    _add_network(parser)
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="samples in a step (default: that of the run, or 32)"
+    )
+    parser.add_argument(
+        "--level", metavar="LEVEL", help=f"print one level of the translation instead: {', '.join(LEVELS)}"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_doctor(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_network(parser: Parser) -> None:
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL_OR_NETWORK", help=f"{_MODEL_HELP}, or one of {', '.join(NETWORKS)}"
     )

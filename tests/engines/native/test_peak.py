@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def test_multiply_adds_compute_their_chains(type: Type, with_fma: bool) -> None:
     module.has_fma = module.has_fma and with_fma
     peak.emit_multiply_adds(module, "f", type, 3)
     run = Library([compile_object(module.text())], ["f"]).function("f", None, ctypes.c_void_p, ctypes.c_int64)
-    operand = np.linspace(0.1, 0.9, 1024).astype(np.float32 if type == F32 else np.float64)
+    operand: Any = np.linspace(0.1, 0.9, 1024).astype(np.float32 if type == F32 else np.float64)
     lanes = module.lanes(type)
     expected = operand.astype(np.float64)
     b, c = expected[:lanes].copy(), expected[lanes : 2 * lanes].copy()
@@ -27,7 +28,7 @@ def test_multiply_adds_compute_their_chains(type: Type, with_fma: bool) -> None:
         for k in range(3):
             expected[k * lanes : (k + 1) * lanes] = expected[k * lanes : (k + 1) * lanes] * b + c
     run(operand.ctypes.data, 5)
-    np.testing.assert_allclose(operand, expected, rtol=1e-5)
+    assert np.allclose(operand, expected, rtol=1e-5)
 
 
 def test_the_streams_are_read_and_written_whole() -> None:

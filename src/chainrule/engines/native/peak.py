@@ -24,6 +24,7 @@ __all__ = [
     "chains",
     "emit_multiply_adds",
     "host_module",
+    "host_peak",
     "measure_bandwidth",
     "measure_multiply_adds",
     "spent_together",
@@ -87,6 +88,15 @@ def measure_multiply_adds(threads: int, seconds: float = 0.05) -> float:
     turns = turns_for(lambda count: code.multiply_adds(operands[0].ctypes.data, count), seconds)
     spent = spent_together([functools.partial(code.multiply_adds, row.ctypes.data, turns) for row in operands])
     return threads * turns * code.chains * code.lanes * 2 / spent / 1e9
+
+
+@functools.cache
+def host_peak(threads: int) -> float:
+    """GFLOP/s as `measure_multiply_adds` gives them, the best of a few short rounds; measured once in a process.
+
+    Whatever else the machine does at the moment makes a round slower, never faster.
+    """
+    return max(measure_multiply_adds(threads, 0.015) for _ in range(4))
 
 
 def measure_bandwidth(threads: int, size: int = STREAM_BYTES) -> tuple[float, float]:
