@@ -19,8 +19,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from chainrule.engines.native.ir import Buffer, Function, Module, Value
-from chainrule.engines.native.jit import Library, compile_object, has_fma, host_target
+from chainrule.engines.native.ir import Buffer, Function, Value
+from chainrule.engines.native.jit import Library, compile_object, host_target
+from chainrule.engines.native.peak import emit_multiply_adds, host_module
 from chainrule.engines.native.products import (
     ConvolutionRows,
     ConvolutionWeights,
@@ -34,7 +35,7 @@ from chainrule.engines.native.products import (
     emit_pack_panels_transposed,
     panel_width,
 )
-from chainrule.engines.native.types import F32, F64, I64, Type
+from chainrule.engines.native.types import F32, F64, Type
 
 MINIMUM_SECONDS = 0.004
 """One timing runs a kernel as often as fills this."""
@@ -59,8 +60,7 @@ class Builder:
     """Collects functions, then compiles them together and hands out cases."""
 
     def __init__(self) -> None:
-        self.module = Module(host_target().lanes32)
-        self.module.has_fma = has_fma(host_target())
+        self.module = host_module()
         self.pending: list[tuple[str, float, Callable[[Bound], Callable[[], None]]]] = []
 
     def add(self, name: str, flops: float, make: Callable[[Bound], Callable[[], None]]) -> None:
@@ -102,22 +102,15 @@ def aligned(*shape: int, type: Type, seed: int = 0) -> np.ndarray:
 
 def peak(builder: Builder, type: Type) -> None:
     """Independent multiply-adds in registers."""
-    lanes, turns, chains = builder.module.lanes(type), 200000, 12
-    name = f"peak_{type}"
-    f = Function(builder.module, name, [("ptr", "p"), ("i64", "n")])
-    buffer = Buffer("%p", type, 1024, "p")
-    start = [f.load(buffer, i * lanes, lanes) for i in range(chains)]
-    b, c = f.load(buffer, 0, lanes), f.load(buffer, lanes, lanes)
-    ends = f.loop(0, Value("%n", I64), lambda _, values: [f.fma(v, b, c) for v in values], start, guard=False)
-    for i, value in enumerate(ends):
-        f.store(value, buffer, i * lanes)
+    turns, chains, name = 200000, 12, f"peak_{type}"
+    emit_multiply_adds(builder.module, name, type, chains)
 
     def make(function: Bound) -> Callable[[], None]:
         operand = aligned(1024, type=type)
         operand[...] = 0.5
         return function(name)(operand, turns)
 
-    builder.add(f"peak {type}", 2 * lanes * chains * turns, make)
+    builder.add(f"peak {type}", 2 * builder.module.lanes(type) * chains * turns, make)
 
 
 def convolutions(

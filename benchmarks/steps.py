@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.networks import NETWORKS
-from benchmarks.peak import measure_clock, measure_fma
+from benchmarks.peak import measure_clock
 from benchmarks.peers import OURS, Peer, environment_of
 from benchmarks.protocol import Setting, Unavailable, Worker, workers
 from benchmarks.report import less_favourable, markdown_table, quartiles, spread
+from chainrule.engines.native.peak import measure_multiply_adds
 
 __all__ = ["Group", "Plan", "Row", "disagreement", "is_disturbed", "measure", "tables"]
 
@@ -107,7 +108,7 @@ def _measure_once(group: Group, plan: Plan, repeat: int) -> None:
         left = contenders(group, plan.peers)
         turns = [turn for peer in left for turn in _started(peer, group, plan, alive)]
         for number in range(plan.rounds):
-            group.gflops.append(measure_fma(group.setting.threads))
+            group.gflops.append(measure_multiply_adds(group.setting.threads))
             group.clock_ghz.append(measure_clock(group.setting.threads))
             first = (number + repeat) % max(1, len(turns))
             for worker, variant, row in turns[first:] + turns[:first]:

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import fresh
 from benchmarks.networks import NETWORKS, first_weights, images
-from benchmarks.peak import Peak, measure_bandwidth, measure_clock, measure_fma
+from benchmarks.peak import Peak, measure_clock
 from benchmarks.peers import OURS, Peer, choose, environment_of, peers
 from benchmarks.protocol import Setting, Unavailable, Worker, WorkerError, workers
 from benchmarks.report import less_favourable, markdown_table, quartiles
@@ -207,7 +207,7 @@ def plan_of(*peers_here: Peer, log: Path) -> Plan:
 @pytest.fixture
 def no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine is not measured."""
-    for name in ("measure_fma", "measure_clock"):
+    for name in ("measure_multiply_adds", "measure_clock"):
         monkeypatch.setattr(f"benchmarks.steps.{name}", lambda threads: 1.0)
 
 
@@ -299,10 +299,8 @@ def test_chainrule_trains_in_its_worker(tmp_path: Path) -> None:
 # --- The machine ---------------------------------------------------------------------------------
 
 
-def test_the_loops_compute_and_take_time() -> None:
-    assert measure_fma(1, 0.002) > 0.1
+def test_the_chain_takes_time() -> None:
     assert 0.1 < measure_clock(1, 0.002) < 20
-    assert min(measure_bandwidth(2)) > 0.01
 
 
 @pytest.mark.parametrize(("gflops", "plausible"), [(200.0, True), (150.0, False)])

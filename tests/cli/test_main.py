@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from chainrule import Sequential, __version__
-from chainrule.cli.main import COMMANDS, main
+from chainrule.cli.commands import COMMANDS
+from chainrule.cli.main import main
 from chainrule.errors import ConfigError
 from tests.cli.support import SHORT, Command
 

@@ -12,6 +12,7 @@ from chainrule.cli.presets import PRESETS, USUAL
 from chainrule.cli.settings import SETTINGS
 from chainrule.cli.sources import DATA_SETS, DEFAULT_TEST_FRACTION
 from chainrule.networks import NETWORKS
+from chainrule.plan.dump import LEVELS
 
 __all__ = ["COMMANDS", "parsers"]
 
@@ -21,6 +22,8 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "loss, accuracy and per-class accuracy of a saved model",
     "predict": "what a saved model takes images for",
     "summary": "the layers of a saved model or a named network",
+    "plan": "how a training step becomes machine code: stages, kernels, memory",
+    "doctor": "what is installed, what this machine can do, and whether training works on it",
 }
 
 _DATA_HELP = (
@@ -50,6 +53,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     _add_evaluate(commands["evaluate"])
     _add_predict(commands["predict"])
     _add_summary(commands["summary"])
+    _add_plan(commands["plan"])
+    _add_doctor(commands["doctor"])
     return parser, commands
 
 
@@ -114,6 +119,26 @@ def _add_predict(parser: Parser) -> None:
 
 
 def _add_summary(parser: Parser) -> None:
+    _add_network(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_plan(parser: Parser) -> None:
+    _add_network(parser)
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="samples in a step (default: that of the run, or 32)"
+    )
+    parser.add_argument(
+        "--level", metavar="LEVEL", help=f"print one level of the translation instead: {', '.join(LEVELS)}"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_doctor(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_network(parser: Parser) -> None:
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL_OR_NETWORK", help=f"{_MODEL_HELP}, or one of {', '.join(NETWORKS)}"
     )

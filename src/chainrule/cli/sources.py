@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from chainrule.cli.names import unknown
 from chainrule.cli.options import parsed_size
 from chainrule.cli.parts import Data, split_classes
-from chainrule.data import Dataset, digits, fashion_mnist, load_npz, mnist, picture_list
+from chainrule.data import Dataset, digits, fashion_mnist, load_npz, mnist, picture_folders, picture_list
 from chainrule.data.pictures import Fit
 from chainrule.errors import ConfigError
 
@@ -120,8 +120,6 @@ class Source:
         return self._pictures(kind)
 
     def _pictures(self, kind: Kind) -> Data:
-        from chainrule.data import picture_folders
-
         size, fit = parsed_size(self.size), cast(Fit, self.fit)
         if kind == "csv":
             train, test, validation = picture_list(self.data, size, self.channels, fit), None, None

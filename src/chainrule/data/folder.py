@@ -79,7 +79,7 @@ class Pictures(Source):
         return found
 
     def identity(self, number: int) -> bytes:
-        """Folder, name and size of a file, and the SHA-256 of its first and last 64 KiB, which is all of a small one."""
+        """Folder, name and size of a file, and the SHA-256 of its first and last 64 KiB: of all of a small one."""
         path = self.files[number]
         try:
             size, digest = _ends(path)

@@ -1,22 +1,98 @@
-"""The table that `Model.summary` prints."""
+"""A model in numbers: what `Model.summary` prints, and the same for programs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from chainrule.errors import ConfigError
-from chainrule.graph.dims import bind_size, format_shape
+from chainrule.graph.dims import Shape, bind_size, format_shape
 from chainrule.graph.trace import trace
 from chainrule.layers.layer import observed_outputs
 
 if TYPE_CHECKING:
     from chainrule.models.model import Model
 
-__all__ = ["summarise"]
+__all__ = ["LayerRow", "Summary", "summarise", "summary_of"]
 
 
-def summarise(model: Model) -> str:
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer.
+
+    Attributes:
+        name: in its model.
+        kind: its class.
+        shape: of its output, with the symbolic batch size; None where it made none.
+        parameters: how many numbers its weights hold.
+        flops: of its forward pass for one sample.
+    """
+
+    name: str
+    kind: str
+    shape: Shape | None
+    parameters: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A model in numbers.
+
+    Attributes:
+        name: the model's.
+        layers: its input, then its layers in the order of execution.
+        trained, fixed: parameters that training changes, and those that it does not.
+        bytes: of all weights.
+        flops: of the forward pass for one sample.
+    """
+
+    name: str
+    layers: tuple[LayerRow, ...]
+    trained: int
+    fixed: int
+    bytes: int
+    flops: int
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "FLOPs")]
+        for row in self.layers:
+            shape = "" if row.shape is None else format_shape(row.shape)
+            rows.append((row.name, row.kind, shape, f"{row.parameters:,}", f"{row.flops:,}"))
+        total = self.trained + self.fixed
+        return "\n".join(
+            [
+                f"model {self.name!r}",
+                *_table(rows),
+                f"parameters: {total:,} ({self.trained:,} trained, {self.fixed:,} not), {_bytes(self.bytes)}",
+                f"forward pass: {self.flops:,} FLOPs a sample",
+            ]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON can hold it; the batch size in a shape is null."""
+        layers = [
+            {
+                "name": row.name,
+                "class": row.kind,
+                "output_shape": None if row.shape is None else [n if isinstance(n, int) else None for n in row.shape],
+                "parameters": row.parameters,
+                "flops": row.flops,
+            }
+            for row in self.layers
+        ]
+        totals = {
+            "parameters": self.trained + self.fixed,
+            "trained": self.trained,
+            "not_trained": self.fixed,
+            "bytes": self.bytes,
+            "flops": self.flops,
+        }
+        return {"model": self.name, "layers": layers, "totals": totals}
+
+
+def summary_of(model: Model) -> Summary:
     """Layers with output shape, number of parameters, and FLOPs of the forward pass for one sample.
 
     Raises:
@@ -31,32 +107,24 @@ def summarise(model: Model) -> str:
     flops: Counter[str] = Counter()
     for node in graph.nodes:
         flops[node.provenance.layer] += bind_size(node.flops(), 1)
-    shapes = {layer.path: spec for layer, spec in seen}
-    rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "FLOPs")]
-    rows.append(("input", "Input", format_shape(model.input_spec.shape), "0", "0"))
+    shapes = {layer.path: spec.shape for layer, spec in seen}
+    rows = [LayerRow("input", "Input", model.input_spec.shape, 0, 0)]
     for layer in model.layers:
-        spec = shapes.get(layer.path)
         inside = sum(n for path, n in flops.items() if path == layer.path or path.startswith(f"{layer.path}/"))
-        rows.append(
-            (
-                layer.name,
-                type(layer).__name__,
-                format_shape(spec.shape) if spec is not None else "",
-                f"{layer.count_params():,}",
-                f"{inside:,}",
-            )
-        )
-    trainable = sum(int(weight.spec.size) for weight in model.trainable_weights)
-    fixed = sum(int(weight.spec.size) for weight in model.non_trainable_weights)
-    size = sum(int(w.spec.size) * w.dtype.itemsize for w in model.weights)
-    return "\n".join(
-        [
-            f"model {model.name!r}",
-            *_table(rows),
-            f"parameters: {trainable + fixed:,} ({trainable:,} trained, {fixed:,} not), {_bytes(size)}",
-            f"forward pass: {sum(flops.values()):,} FLOPs a sample",
-        ]
+        rows.append(LayerRow(layer.name, type(layer).__name__, shapes.get(layer.path), layer.count_params(), inside))
+    return Summary(
+        model.name,
+        tuple(rows),
+        sum(int(weight.spec.size) for weight in model.trainable_weights),
+        sum(int(weight.spec.size) for weight in model.non_trainable_weights),
+        sum(int(w.spec.size) * w.dtype.itemsize for w in model.weights),
+        sum(flops.values()),
     )
+
+
+def summarise(model: Model) -> str:
+    """What `Model.summary` prints; see `summary_of`."""
+    return str(summary_of(model))
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

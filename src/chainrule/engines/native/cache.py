@@ -121,21 +121,23 @@ class ObjectCache:
                 draft.unlink(missing_ok=True)
             _warn(f"the code cache '{self.folder}' cannot be written ({reason(error)}); steps are compiled each time")
 
+    def usage(self) -> tuple[int, int]:
+        """How many steps are kept, and their bytes."""
+        sizes = [size for _, size, _ in self._steps()]
+        return len(sizes), sum(sizes)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{_SUFFIX}"
 
     def _shrink(self) -> None:
-        """Delete what was used least recently until the rest fits."""
-        found = []
+        """Delete what was used least recently until the rest fits, and drafts that nobody finished."""
         with os.scandir(self.folder) as items:
             for item in items:
-                # Other processes delete too.
-                with contextlib.suppress(FileNotFoundError):
-                    facts = item.stat(follow_symlinks=False)
-                    if item.name.endswith(_SUFFIX):
-                        found.append((facts.st_mtime_ns, facts.st_size, item.path))
-                    elif item.name.endswith(_DRAFT) and time.time() - facts.st_mtime > _DRAFT_SECONDS:
-                        os.unlink(item.path)
+                if item.name.endswith(_DRAFT):
+                    with contextlib.suppress(FileNotFoundError):
+                        if time.time() - item.stat(follow_symlinks=False).st_mtime > _DRAFT_SECONDS:
+                            os.unlink(item.path)
+        found = self._steps()
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= self.limit:
@@ -143,6 +145,17 @@ class ObjectCache:
             with contextlib.suppress(OSError):
                 os.unlink(path)
             total -= size
+
+    def _steps(self) -> list[tuple[int, int, str]]:
+        """Time of last use, bytes and path of every step."""
+        found = []
+        with os.scandir(self.folder) as items:
+            for item in items:
+                if item.name.endswith(_SUFFIX):
+                    with contextlib.suppress(FileNotFoundError):  # other processes delete too
+                        facts = item.stat(follow_symlinks=False)
+                        found.append((facts.st_mtime_ns, facts.st_size, item.path))
+        return found
 
 
 def open_cache() -> ObjectCache | None:

@@ -31,7 +31,7 @@ from chainrule.engines.native.call import CallBlock
 from chainrule.engines.native.jit import NativeFunction
 from chainrule.errors import ConfigError, EngineError
 
-__all__ = ["Pool", "get_threads", "run", "set_threads"]
+__all__ = ["Pool", "get_threads", "processors", "run", "set_threads"]
 
 MOST_THREADS = 1024
 
@@ -268,10 +268,10 @@ def _default_threads() -> int:
         if not (named.isascii() and named.isdigit() and 1 <= int(named) <= MOST_THREADS):
             raise ConfigError(f"CHAINRULE_THREADS is {named!r}; expected an integer from 1 to {MOST_THREADS}")
         return int(named)
-    return max(1, min(_processors(), _quota(_CGROUP), MOST_THREADS))
+    return max(1, min(processors(), _quota(_CGROUP), MOST_THREADS))
 
 
-def _processors() -> int:
+def processors() -> int:
     """How many processors this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = os.cpu_count() if affinity is None else len(affinity(0))

@@ -23,7 +23,7 @@ def no_choice(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
 
 @pytest.mark.usefixtures("no_choice")
 def test_one_thread_per_processor_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= threads.get_threads() <= threads._processors()
+    assert 1 <= threads.get_threads() <= threads.processors()
     threads._default_threads.cache_clear()
     monkeypatch.setenv("CHAINRULE_THREADS", "3")
     assert threads.get_threads() == 3

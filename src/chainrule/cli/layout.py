@@ -1,0 +1,76 @@
+"""Facts in two columns, as wide as the terminal is, and coloured where that is wanted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+__all__ = ["columns", "has_colour", "painted", "pairs", "table"]
+
+_WIDEST = 100
+_NARROWEST = 20
+_MOST_LABEL = 16
+_SHORTEST = 9
+_COLOURS = {"green": 32, "red": 31, "bold": 1}
+
+
+def columns() -> int:
+    """How wide lines may be: the terminal, at most 100 columns."""
+    return max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
+
+
+def has_colour() -> bool:
+    """Whether standard output is a terminal that takes colour, and ``NO_COLOR`` does not forbid it."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, colour: str) -> str:
+    """Text in a colour (``green``, ``red``, ``bold``), where that is wanted."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if has_colour() else text
+
+
+def pairs(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Labels and values in two columns; values that are too long go on below themselves.
+
+    >>> pairs([("name", "a value of several words"), ("n", "1")], 22)
+    ['  name  a value of', '        several words', '  n     1']
+    """
+    label = min(max((len(name) for name, _ in rows), default=0), _MOST_LABEL)
+    lines = []
+    for name, value in rows:
+        room = max(8, width - label - 4)
+        first, *rest = textwrap.wrap(value, room, break_on_hyphens=False) or [""]
+        lines.append(f"  {name:{label}}  {first}".rstrip())
+        lines += [f"  {'':{label}}  {line}" for line in rest]
+    return lines
+
+
+def table(rows: Sequence[Sequence[str]], numbers: int, width: int, flexible: int = 0) -> list[str]:
+    """Rows under a header: the first columns are text, the last `numbers` are on the right.
+
+    Args:
+        rows: the header first.
+        numbers: how many columns are numbers.
+        width: of a line, at most.
+        flexible: the column that is cut where lines would be wider.
+
+    >>> table([("kernel", "FLOPs"), ("conv2d", "12"), ("dense_and_more", "3")], 1, 16)
+    ['kernel     FLOPs', '----------------', 'conv2d        12', 'dense_...      3']
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    over = sum(widths) + 2 * (len(widths) - 1) - width
+    widths[flexible] = max(_SHORTEST, widths[flexible] - max(0, over))
+    texts = len(widths) - numbers
+    lines = []
+    for row in rows:
+        cells = [_cut(cell, widths[i]) if i == flexible else cell for i, cell in enumerate(row)]
+        placed = [c.ljust(w) if i < texts else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        lines.append("  ".join(placed).rstrip())
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
