@@ -156,6 +156,12 @@ class BackupAndRestore(Callback):
         checkpoint.restore(self.fitting, found)
 
     def on_train_begin(self, logs: Logs = None) -> None:
+        problem = self.fitting.supply.problem
+        if problem:
+            raise CheckpointError(
+                f"BackupAndRestore: {problem}, so the training could not go on where it is cut off; give a function "
+                "that makes an iterator for each epoch"
+            )
         self._latest, self._batches = time.monotonic(), 0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -182,7 +188,7 @@ class BackupAndRestore(Callback):
         self._latest = time.monotonic()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        if self.delete_checkpoint and not self.fitting.stop.requested:
+        if self.delete_checkpoint and self.fitting.finished:
             for path in self.folder.glob("checkpoint-*.safetensors"):
                 path.unlink(missing_ok=True)
 
