@@ -118,8 +118,8 @@ def assert_same(found: list[Array], expected: list[Array]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_bits_as_arrays(kind: str, weighted: bool) -> None:
     plain, batched = make(), make()
-    weights = {"sample_weight": W} if weighted else {}
-    steps = {"steps_per_epoch": COUNT, "validation_steps": COUNT} if kind == "generator" else {}
+    weights: dict[str, Any] = {"sample_weight": W} if weighted else {}
+    steps: dict[str, Any] = {"steps_per_epoch": COUNT, "validation_steps": COUNT} if kind == "generator" else {}
     common: dict[str, Any] = {"epochs": 3, "verbose": 0, "class_weight": {1: 2.0}}
     expected = plain.fit(X, Y, BATCH, shuffle=False, validation_data=(X, Y), **weights, **common)
     data = KINDS[kind](parts(weighted=weighted))
@@ -133,7 +133,7 @@ def test_evaluate_and_predict(kind: str) -> None:
     assert model.evaluate(KINDS[kind](parts())) == model.evaluate(X, Y, BATCH)
     if kind != "list":
         np.testing.assert_array_equal(model.predict(KINDS[kind](parts())), model.predict(X, BATCH))
-        samples = KINDS[kind]([x for x, _ in parts()])  # type: ignore[misc]
+        samples = KINDS[kind]([x for x, _ in parts()])
         np.testing.assert_array_equal(model.predict(samples), model.predict(X, BATCH))
     assert len(model.predict(forever(parts()), steps=3)) == 3 * BATCH
     assert model.evaluate(forever(parts()), steps=2) == model.evaluate(X[: 2 * BATCH], Y[: 2 * BATCH], BATCH)

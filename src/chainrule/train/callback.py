@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from chainrule.models.model import Model
     from chainrule.train.fitting import Fitting
 
-__all__ = ["Callback", "History", "Logs", "as_json", "from_json", "longest_interval"]
+__all__ = ["Callback", "History", "Logs", "as_json", "from_json", "is_own", "longest_interval"]
 
 Logs = Mapping[str, float] | None
 
@@ -97,11 +97,11 @@ _BATCH_METHODS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin"
 
 def longest_interval(chain: Sequence[Callback]) -> float:
     """How many seconds may pass before some callback wants to hear of a step; infinite if none does."""
-    watching = [callback for callback in chain if any(_is_own(callback, name) for name in _BATCH_METHODS)]
+    watching = [callback for callback in chain if any(is_own(callback, name) for name in _BATCH_METHODS)]
     return min((callback.interval for callback in watching), default=math.inf)
 
 
-def _is_own(callback: Callback, name: str) -> bool:
+def is_own(callback: Callback, name: str) -> bool:
     """Whether a method is the callback's own: its class's, or set on the object itself."""
     return getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ _WORDS = {
     "schedule": "the learning rate's schedule has changed",
     "data": "the data have changed",
 }
+_BEFORE_PLAN = {"source", "cpu", "cpu_features", "graph", "batch_size"}
+"""What the plan follows from."""
 _NAMES = {"batch_size": "batch size", "steps_per_epoch": "batches of an epoch", "cpu": "processor"}
 
 
@@ -50,13 +52,14 @@ def facts_of(fitting: Fitting, *, data: bool = True) -> dict[str, Any]:
     """
     supply, optimizer = fitting.supply, fitting.model.optimizer
     engines = fitting.steps.engines()
+    plan = fitting.plan_text()
     return {
         "chainrule": __version__,
         "source": package_digest(),
         **_versions(),
         **_machine(engines),
         "graph": _graph_digest(engines),
-        "plan": _plan_digest(engines),
+        "plan": _digest(plan) if plan else None,
         "batch_size": supply.batch_size,
         "steps_per_epoch": supply.batches,
         "shuffle": getattr(supply, "shuffle", None),
@@ -68,13 +71,10 @@ def facts_of(fitting: Fitting, *, data: bool = True) -> dict[str, Any]:
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What has changed, in plain words; what one of the two does not know counts for nothing."""
-    found = []
-    for name in before:
-        was, is_ = before[name], now.get(name)
-        if was is None or is_ is None or was == is_:
-            continue
-        found.append(_WORDS.get(name) or f"{_NAMES.get(name, name)} {was} -> {is_}")
-    return found
+    found = [name for name, was in before.items() if None not in (was, now.get(name)) and was != now[name]]
+    if not _BEFORE_PLAN.isdisjoint(found):
+        found = [name for name in found if name != "plan"]
+    return [_WORDS.get(name) or f"{_NAMES.get(name, name)} {before[name]} -> {now[name]}" for name in found]
 
 
 def fingerprint(feed: Feed) -> str | None:
@@ -101,13 +101,10 @@ def package_digest() -> str:
     return source_fingerprint(Path(chainrule.__file__).parent)
 
 
-def plan_text(engines: tuple[Engine, ...]) -> str:
+def plan_text(engines: Sequence[Engine]) -> str:
     """The plans of a step, in words; empty for an engine that plans nothing."""
-    return "\n".join(text for engine in engines if (text := _plan_of(engine)))
-
-
-def _plan_of(engine: Engine) -> str:
-    return "" if isinstance(engine, Executable) else engine.plan_text()  # type: ignore[attr-defined, no-any-return]
+    planning = (getattr(engine, "plan_text", None) for engine in engines)
+    return "\n".join(text() for text in planning if text is not None)
 
 
 def _versions() -> dict[str, str | None]:
@@ -116,7 +113,7 @@ def _versions() -> dict[str, str | None]:
     return {"numpy": np.__version__, "llvmlite": llvmlite.__version__}
 
 
-def _machine(engines: tuple[Engine, ...]) -> dict[str, str | None]:
+def _machine(engines: Sequence[Engine]) -> dict[str, str | None]:
     if isinstance(engines[0], Executable):
         return {"engine": "reference", "cpu": None, "cpu_features": None}
     from chainrule.engines.native.jit import host_target
@@ -125,16 +122,10 @@ def _machine(engines: tuple[Engine, ...]) -> dict[str, str | None]:
     return {"engine": "native", "cpu": target.cpu, "cpu_features": target.features}
 
 
-def _graph_digest(engines: tuple[Engine, ...]) -> str | None:
+def _graph_digest(engines: Sequence[Engine]) -> str | None:
     """None for a graph with ops of a user's own, which no text can say all of."""
     texts = [canonical_text(engine.graph) for engine in engines]
     return None if None in texts else _digest("\n\n".join(map(str, texts)))
-
-
-def _plan_digest(engines: tuple[Engine, ...]) -> str | None:
-    if isinstance(engines[0], Executable):
-        return None
-    return _digest("\n".join(engine.program_text() for engine in engines))  # type: ignore[attr-defined]
 
 
 def _array_digest(array: Array) -> bytes:
@@ -161,8 +152,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | np.ndarray):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
-
-
-def own_facts(facts: Mapping[str, Any]) -> Iterator[str]:
-    """The names of facts that a user gave himself."""
-    yield from (name for name in facts if name not in _WORDS)

@@ -132,6 +132,12 @@ class Fitting:
             if ran:
                 self.call("on_train_batch_end", self.position.batches - 1, self.results())
 
+    def plan_text(self) -> str:
+        """How a step is computed, in words; empty for an engine that plans nothing."""
+        from chainrule.train.facts import plan_text
+
+        return plan_text(self.steps.engines())
+
     # -- what callbacks and metrics see ----------------------------------------------------------------------
 
     def call(self, event: str, *args: Any) -> None:
