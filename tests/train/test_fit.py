@@ -583,7 +583,7 @@ def test_callbacks_by_keras_s_older_names_alone_and_wrong_ones() -> None:
             self.batches += 1
 
     old = Old()
-    make().fit(X, Y, batch_size=25, verbose=0, callbacks=old)  # type: ignore[arg-type]
+    make().fit(X, Y, batch_size=25, verbose=0, callbacks=old)
     assert old.batches == 2
     with pytest.raises(ConfigError, match="callbacks are"):
         make().fit(X, Y, verbose=0, callbacks=[3])  # type: ignore[list-item]

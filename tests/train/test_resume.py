@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,10 @@ from hypothesis import strategies as st
 import chainrule as cr
 from chainrule import layers as kinds
 from chainrule.engines.native.threads import get_threads, set_threads
-from chainrule.errors import CheckpointError
+from chainrule.errors import CheckpointError, ConfigError, RunFolderError
 from chainrule.optimizers import schedules
 from chainrule.train.callback import Logs
-from chainrule.train.checkpoint import newest, read_checkpoint
+from chainrule.train.checkpoint import Checkpoint, newest, read_checkpoint
 
 Array = np.ndarray[Any, Any]
 EPOCHS, BATCH, SAMPLES = 3, 8, 61
@@ -71,14 +75,21 @@ def accumulating() -> Any:
     return cr.optimizers.SGD(0.05, momentum=0.9, gradient_accumulation_steps=3)
 
 
-def train(optimizer: Callable[[], Any], folder: Path | None, crash: int | None = None, **backup: Any) -> Any:
+def train(
+    optimizer: Callable[[], Any],
+    folder: Path | None,
+    crash: int | None = None,
+    verbose: int = 0,
+    delete: bool = False,
+    **backup: Any,
+) -> Any:
     trained = model(optimizer)
     x, y = data()
     callbacks: list[cr.callbacks.Callback] = [cr.callbacks.EarlyStopping("val_loss", patience=9), Crash(crash)]
     if folder is not None:
-        callbacks.append(cr.callbacks.BackupAndRestore(folder, delete_checkpoint=False, **backup))
+        callbacks.append(cr.callbacks.BackupAndRestore(folder, delete_checkpoint=delete, **backup))
     history = trained.fit(
-        x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=callbacks, validation_data=(x[:20], y[:20])
+        x, y, batch_size=BATCH, epochs=EPOCHS, verbose=verbose, callbacks=callbacks, validation_data=(x[:20], y[:20])
     )
     state = [v.numpy() for v in (*trained.weights, *trained.optimizer.variables())]
     return [*state, *(np.array(values) for values in history.history.values())]
@@ -95,6 +106,7 @@ def expected(optimizer: Callable[[], Any]) -> Any:
     return train(optimizer, None)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(crashes=st.lists(st.integers(1, EPOCHS * STEPS - 1), min_size=1, max_size=4), every=st.integers(1, 9))
 def test_any_crashes_leave_the_same_bits(
@@ -164,14 +176,16 @@ def test_every_cut_or_changed_byte_is_noticed(tmp_path: Path) -> None:
 def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3)
-    with pytest.raises(CheckpointError, match="belongs to another model or optimizer"):
+    with pytest.raises(CheckpointError, match="not go on to the same bits: the network, the loss or the optimizer has"):
         train(accumulating, tmp_path)
+    with pytest.raises(CheckpointError, match="belongs to another model or optimizer"):
+        train(accumulating, tmp_path, accept_changes=True)
 
 
 def test_changed_facts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3, facts={"data": "one"})
-    with pytest.raises(CheckpointError, match="was made with data 'one'; this training has 'two'"):
+    with pytest.raises(CheckpointError, match="not go on to the same bits: the data have changed"):
         train(adam, tmp_path, facts={"data": "two"})
 
 
@@ -196,6 +210,139 @@ def test_a_full_disk_leaves_the_older_checkpoint(
     assert after.step == before.step
     assert not damaged
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"] * 2
+
+
+FULL_DISK = """
+import os, subprocess, sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)], check=True)
+from tests.train.test_resume import CutOff, adam, train
+from chainrule.train.checkpoint import newest
+try:
+    train(adam, folder, 7, save_freq=3)
+except CutOff:
+    pass
+before = newest(folder)[0].step
+free = os.statvfs(folder)
+(folder / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 4096))
+try:
+    train(adam, folder, 5, save_freq=2)
+except CutOff:
+    pass
+found, damaged = newest(folder)
+print("steps", before, found.step, len(damaged), len(list(folder.glob("checkpoint-*"))), len(list(folder.glob(".*"))))
+"""
+
+
+def namespaces_allowed() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not namespaces_allowed(), reason="this system lets nobody mount a small disk")
+def test_a_disk_that_is_really_full_leaves_the_older_checkpoints(tmp_path: Path) -> None:
+    command = ["unshare", "-Urm", sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "mount" in done.stderr and "ermission" in done.stderr:
+        pytest.skip("this system lets nobody mount a small disk")
+    assert done.returncode == 0, done.stderr
+    assert "no checkpoint could be written" in done.stdout
+    assert "No space left on device" in done.stdout
+    assert done.stdout.splitlines()[-1] == "steps 6 6 0 2 0"
+
+
+def test_an_error_keeps_the_checkpoints_and_the_end_deletes_them(tmp_path: Path) -> None:
+    with pytest.raises(CutOff):
+        train(adam, tmp_path, 10, save_freq=3, delete=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    train(adam, tmp_path, save_freq=3, delete=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_checkpoints_make_no_room_for_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Newer by name than what comes after them, they would outlive it."""
+    with pytest.raises(CutOff):
+        train(adam, tmp_path, 20, save_freq=5)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CutOff):
+        train(adam, tmp_path, 4, save_freq=3)
+    assert "the training begins anew" in capsys.readouterr().out
+    found, damaged = newest(tmp_path)
+    assert found is not None
+    assert (found.step, damaged) == (3, [])
+    assert len(list(tmp_path.glob("*.damaged"))) == 2
+
+
+def same(a: Checkpoint, b: Checkpoint) -> bool:
+    return a.header == b.header and all(np.array_equal(a.arrays[name], b.arrays[name]) for name in b.arrays)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.raises(CutOff):
+        train(adam, folder, 10, save_freq=3)
+    return max(folder.iterdir())
+
+
+@pytest.mark.slow
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255), head=st.booleans())
+def test_a_changed_byte_is_noticed_or_means_nothing(
+    whole: Path, tmp_path: Path, place: float, change: int, head: bool
+) -> None:
+    """Half of the places lie in the file's header, whose spaces may be other white space."""
+    content, expected = bytearray(whole.read_bytes()), read_checkpoint(whole)
+    length = int.from_bytes(content[:8], "little") + 8
+    content[int(place * (length if head else len(content)))] ^= change
+    path = tmp_path / whole.name
+    path.write_bytes(content)
+    with contextlib.suppress(CheckpointError):
+        assert same(read_checkpoint(path), expected)
+
+
+@settings(max_examples=25)
+@given(length=st.floats(0, 1, exclude_max=True))
+def test_a_shorter_file_is_noticed(whole: Path, tmp_path_factory: pytest.TempPathFactory, length: float) -> None:
+    content = whole.read_bytes()
+    path = tmp_path_factory.getbasetemp() / "short.safetensors"
+    for kept in (int(length * len(content)), 0, 7, 8):
+        path.write_bytes(content[:kept])
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+
+
+def test_progress_may_be_shown_another_way(tmp_path: Path) -> None:
+    """A training that began in a terminal goes on without one."""
+    expected = train(adam, None)
+    with pytest.raises(CutOff):
+        train(adam, tmp_path, 10, save_freq=3, verbose=1)
+    for a, b in zip(train(adam, tmp_path, save_freq=3, verbose=2), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 1}, "keep must be an integer >= 2, got 1"),
+        ({"seconds": 0}, "seconds is a number > 0 or None, got 0"),
+        ({"facts": {"a": object()}}, "facts must be what JSON can hold"),
+    ],
+)
+def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cr.callbacks.BackupAndRestore("b", **options)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(RunFolderError, match="cannot be made"):
+        train(adam, tmp_path / "file")
 
 
 def test_the_header_is_strict_json(tmp_path: Path) -> None:

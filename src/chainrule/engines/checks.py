@@ -22,14 +22,17 @@ class Stop:
 
     Attributes:
         requested: whether it was asked.
+        signal: the number of the signal that asked; None if none did.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal: int | None = None
         self._running: Callable[[], None] | None = None
 
-    def request(self) -> None:
-        """Ask; safe in a signal handler and from any thread."""
+    def request(self, signal: int | None = None) -> None:
+        """Ask, because of a signal if one is named; safe in a signal handler and from any thread."""
+        self.signal = signal
         self.requested = True
         running = self._running
         if running is not None:

@@ -20,7 +20,7 @@ from chainrule.metrics import get_metric
 from chainrule.metrics.metric import LossMean
 from chainrule.optimizers import get_optimizer
 from chainrule.train.callback import Callback, History
-from chainrule.train.loop import FitOptions, Trainer
+from chainrule.train.loop import BATCH_SIZE, FitOptions, Trainer
 from chainrule.train.profile import StepProfile, profile_step
 from chainrule.train.progress import format_logs
 from chainrule.train.step import Objective
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Model"]
-
-BATCH_SIZE = 32
-"""Samples in a step where nothing is said, as in Keras."""
 
 
 class Model(Layer):
@@ -189,7 +186,7 @@ class Model(Layer):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
-        callbacks: Sequence[Callback] | None = None,
+        callbacks: Sequence[Callback] | Callback | None = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
@@ -197,6 +194,7 @@ class Model(Layer):
         sample_weight: Any = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
         workers: int = 2,
@@ -206,20 +204,27 @@ class Model(Layer):
 
         Args:
             x: samples ``(samples, ...)``; 8-bit integers and float64 are cast in the step.  Or a `data.Source`, which
-                is read while the engine works and brings its labels.
-            y: labels or targets, one for each sample; None with a source.
-            batch_size: samples in a step, 32 by default; the last batch of an epoch may be shorter.
+                is read while the engine works and brings its labels.  Or batches that somebody else makes, ``(x, y)``
+                or ``(x, y, sample_weight)`` each: a loader that can be iterated over again and again, a sequence with
+                numbered batches, a function that gives an iterator for each epoch (and is given the epoch's number if
+                it asks for it), a generator.  They are read in a thread, a few ahead; their sizes may differ; their
+                order is their own affair.
+            y: labels or targets, one for each sample; None with a source or with batches.
+            batch_size: samples in a step, 32 by default; the last batch of an epoch may be shorter.  With batches, the
+                largest that is expected; by default the first one's.
             epochs: the number of the epoch to end before, counted from 0: with `initial_epoch` 0, passes over the data.
             verbose: 0 silent, 1 a progress bar, 2 a line for each epoch; ``"auto"`` is 1 in a terminal, else 2.
             callbacks: see `callbacks`.
             validation_split: the last part of the data is held out, before shuffling.
-            validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` to evaluate after each epoch.
-            shuffle: a new order each epoch, fixed by the seed and the epoch.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` to evaluate after each epoch, or a source, or
+                batches.
+            shuffle: a new order each epoch, fixed by the seed and the epoch; nothing is shuffled that comes in batches.
             class_weight: what a sample of each class counts in the loss; 1 for classes that are left out.
             sample_weight: what each sample counts in the loss.  Losses are weighted, not normalised: the loss of a
                 batch is the sum of its weighted losses divided by its samples.
             initial_epoch: the number of the first epoch, to go on counting where an earlier call ended.
-            steps_per_epoch: end an epoch after so many batches.
+            steps_per_epoch: end an epoch after so many batches; the next one begins anew, but a generator goes on.
+            validation_steps: the same for the validation.
             validation_batch_size: samples in a batch of the validation; by default that of the training.
             validation_freq: validate after every so many epochs.
             workers: threads that read samples of a source; the order of samples does not depend on them.
@@ -228,14 +233,26 @@ class Model(Layer):
         Returns:
             What happened: ``history.history["loss"]`` is a list with a number for each epoch.
 
-        Ctrl-C ends after the running step; the weights keep what was learned, and
-        ``history.interrupted`` is True.
+        Ctrl-C or SIGTERM ends after the running step; the weights keep what was learned, ``history.interrupted`` is
+        True, and ``history.signal`` is the signal's number.  A second one takes effect at once.
 
         Raises:
-            ConfigError, DataError, ShapeError, DTypeError: before the first step, naming what does not fit.
+            ConfigError, DataError, ShapeError, DTypeError: before the first step, naming what does not fit; with
+                batches, also later, naming the batch.
+
+        >>> import numpy as np
+        >>> import chainrule as cr
+        >>> model = cr.Sequential([cr.Input((2,)), cr.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> def batches(epoch):
+        ...     for _ in range(3):
+        ...         yield np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+        >>> history = model.fit(batches, epochs=2, verbose=0)
+        >>> len(history.history["loss"])
+        2
         """
         options = FitOptions(
-            BATCH_SIZE if batch_size is None else batch_size,
+            batch_size,
             epochs,
             verbose,
             _listed(callbacks),
@@ -246,6 +263,7 @@ class Model(Layer):
             sample_weight,
             initial_epoch,
             steps_per_epoch,
+            validation_steps,
             validation_batch_size,
             validation_freq,
             workers,
@@ -256,25 +274,27 @@ class Model(Layer):
     def evaluate(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int | None = None,
         verbose: str | int = 0,
         return_dict: bool = False,
         sample_weight: Any = None,
+        steps: int | None = None,
     ) -> Any:
         """Mean loss and metrics over some data.
 
         Args:
-            x, y: samples and labels.
+            x, y: samples and labels, or a source, or batches, as for `fit`.
             batch_size: samples in a step, 32 by default.
             verbose: anything but 0 prints a line.
             return_dict: give numbers by name.
             sample_weight: what each sample counts in the loss.
+            steps: end after so many batches.
 
         Returns:
             The loss, or a list of it and each metric in the order of `compile`, or a dict.
         """
-        found = self._compiled().evaluate(x, y, BATCH_SIZE if batch_size is None else batch_size, sample_weight)
+        found = self._compiled().evaluate(x, y, batch_size, sample_weight, steps)
         if verbose:
             print(format_logs(found))
         if return_dict:
@@ -301,12 +321,20 @@ class Model(Layer):
         """
         return profile_step(self, x, y, batch_size, steps)
 
-    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
-        """The outputs for some samples, as one array; anything but 0 for `verbose` prints how many."""
+    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0, steps: int | None = None) -> Array:
+        """The outputs for some samples, as one array.
+
+        Args:
+            x: samples, or a source, or an iterable of batches; of batches that are tuples or lists the first part
+                counts.
+            batch_size: samples in a step, 32 by default.
+            verbose: anything but 0 prints how many there were.
+            steps: end after so many batches.
+        """
         self._check_trainable()
         trainer = self._trainer or Trainer(self, None)
         self._trainer = trainer
-        result = trainer.predict(x, BATCH_SIZE if batch_size is None else batch_size)
+        result = trainer.predict(x, batch_size, steps)
         if verbose and verbose != "auto":
             print(f"predicted {len(result):,} samples")
         return result

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from chainrule.models.model import Model
     from chainrule.train.fitting import Fitting
 
-__all__ = ["Callback", "History", "Logs", "as_json", "from_json", "longest_interval"]
+__all__ = ["Callback", "History", "Logs", "as_json", "from_json", "is_own", "longest_interval"]
 
 Logs = Mapping[str, float] | None
 
@@ -22,7 +22,8 @@ class Callback:
 
     Attributes:
         model: the model in training; set ``self.model.stop_training = True`` to end after the running epoch.
-        params: ``epochs``, ``steps`` (in an epoch), ``samples`` and ``batch_size``.
+        params: ``epochs``, ``steps`` (in an epoch; None where nobody knows yet), ``samples`` (infinite then) and
+            ``batch_size``.
         fitting: the running call of `fit`, of which a checkpoint can be taken.
         interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
             step.  A callback that only shows something gives the engine room to run many steps in one go.
@@ -88,7 +89,7 @@ class Callback:
         """When Ctrl-C or SIGTERM ended the training inside an epoch; that epoch's `on_epoch_end` follows."""
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """After the last epoch, also when Ctrl-C ended it."""
+        """After the last epoch, also when Ctrl-C or SIGTERM ended it."""
 
 
 _BATCH_METHODS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
@@ -96,11 +97,11 @@ _BATCH_METHODS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin"
 
 def longest_interval(chain: Sequence[Callback]) -> float:
     """How many seconds may pass before some callback wants to hear of a step; infinite if none does."""
-    watching = [callback for callback in chain if any(_is_own(callback, name) for name in _BATCH_METHODS)]
+    watching = [callback for callback in chain if any(is_own(callback, name) for name in _BATCH_METHODS)]
     return min((callback.interval for callback in watching), default=math.inf)
 
 
-def _is_own(callback: Callback, name: str) -> bool:
+def is_own(callback: Callback, name: str) -> bool:
     """Whether a method is the callback's own: its class's, or set on the object itself."""
     return getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name)
 
@@ -122,13 +123,15 @@ class History(Callback):
         history: a list for each name, such as ``loss`` and ``val_accuracy``, with one number an epoch; NaN where
             an interrupted epoch did not come to it.
         epoch: the epochs' numbers, from 0.
-        interrupted: whether Ctrl-C ended the training.
+        interrupted: whether Ctrl-C or SIGTERM ended the training.
+        signal: the number of the signal that did; None otherwise.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
         self.interrupted = False
+        self.signal: int | None = None
 
     def get_state(self) -> dict[str, Any]:
         return {

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chainrule.__about__ import __version__
-from chainrule.errors import CheckpointError
+from chainrule.errors import CheckpointError, RunFolderError
 from chainrule.files import reason, write_bytes_atomic
 from chainrule.graph.op import Array
 from chainrule.graph.variable import Variable
-from chainrule.random import get_seed, set_seed
+from chainrule.random import get_seed
+from chainrule.train.callback import Callback, is_own
 from chainrule.train.fitting import Fitting, Position
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "newest", "read_checkpoint", "restore", "take", "write_checkpoint"]
 
-FORMAT = 1
+FORMAT = 2
 _KEY = "chainrule-checkpoint"
 _NAME = re.compile(r"checkpoint-(\d{12})\.safetensors")
 
@@ -70,7 +71,8 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
     """
     model, optimizer = fitting.model, fitting.model.optimizer
     arrays = {f"variable/{variable.name}": variable.data for variable in _variables(model)}
-    for number, callback in enumerate(fitting.chain):
+    remembering = _remembering(fitting)
+    for number, callback in enumerate(remembering):
         arrays |= {f"callback/{number}/{name}": array for name, array in callback.get_arrays().items()}
     header = {
         "format": FORMAT,
@@ -80,30 +82,30 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
         "seed": get_seed(),
         "learning_rate": None if optimizer.schedule is not None else optimizer.learning_rate,
         "stopped": model.stop_training,
-        "callbacks": [[type(callback).__name__, callback.get_state()] for callback in fitting.chain],
+        "callbacks": [[type(callback).__name__, callback.get_state()] for callback in remembering],
         "facts": dict(facts or {}),
     }
     return Checkpoint(header, arrays)
 
 
 def restore(fitting: Fitting, checkpoint: Checkpoint) -> None:
-    """Bring a training that has not begun to a checkpoint's state.
+    """Bring a training that has not begun to a checkpoint's state; the seed is not part of it.
 
     Raises:
         CheckpointError: the checkpoint belongs to another model or other callbacks; nothing is changed then.
     """
     model, optimizer = fitting.model, fitting.model.optimizer
-    known = [type(callback).__name__ for callback in fitting.chain]
+    remembering = _remembering(fitting)
+    known = [type(callback).__name__ for callback in remembering]
     kinds = [kind for kind, _ in checkpoint.header["callbacks"]]
     if known != kinds:
         raise CheckpointError(f"the checkpoint has the callbacks {', '.join(kinds)}; this training {', '.join(known)}")
     _restore_variables(model, checkpoint.arrays)
-    set_seed(checkpoint.header["seed"])
     if optimizer.schedule is None:
         optimizer.learning_rate = checkpoint.header["learning_rate"]
     model.stop_training = checkpoint.header["stopped"]
     fitting.position = checkpoint.position
-    for number, (callback, (_, state)) in enumerate(zip(fitting.chain, checkpoint.header["callbacks"], strict=True)):
+    for number, (callback, (_, state)) in enumerate(zip(remembering, checkpoint.header["callbacks"], strict=True)):
         start = f"callback/{number}/"
         callback.set_state(state)
         callback.set_arrays({n.removeprefix(start): a for n, a in checkpoint.arrays.items() if n.startswith(start)})
@@ -126,6 +128,11 @@ def _restore_variables(model: Model, arrays: Mapping[str, Array]) -> None:
             raise CheckpointError(f"the checkpoint's {name!r} is {array.dtype}{array.shape}; expected {variable.spec}")
     for name, variable in variables.items():
         variable.set_array(wanted[name])
+
+
+def _remembering(fitting: Fitting) -> list[Callback]:
+    """The callbacks that have something to remember; others, such as progress bars, may come and go."""
+    return [callback for callback in fitting.chain if is_own(callback, "get_state") or is_own(callback, "get_arrays")]
 
 
 def _variables(model: Model) -> Iterator[Variable]:
@@ -162,13 +169,19 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Pat
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a folder that can be read, and what is wrong with each newer one."""
+    """The newest checkpoint of a folder that can be read, and what is wrong with each newer one.
+
+    Those are set aside under another name, so that they are neither taken for the newest again nor lost.
+
+    Raises:
+        RunFolderError: one cannot be set aside.
+    """
     damaged: list[str] = []
     for path in _files(folder):
         try:
             return read_checkpoint(path), damaged
         except CheckpointError as error:
-            damaged.append(str(error))
+            damaged.append(f"{error}; it is set aside as {_set_aside(path).name!r}")
     return None, damaged
 
 
@@ -195,6 +208,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if digest != _digest(header, arrays):
         raise CheckpointError(f"'{path}': damaged: the content does not match its checksum")
     return Checkpoint(header, arrays)
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a checkpoint another name, which none has yet."""
+    names = (path.with_name(f"{path.name}.damaged{number}") for number in ("", *range(2, 1000)))
+    target = next(name for name in names if not name.exists())
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise RunFolderError(f"'{path}': damaged, and cannot be renamed ({reason(error)})") from None
+    return target
 
 
 def _files(folder: Path) -> list[Path]:

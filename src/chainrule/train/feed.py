@@ -35,10 +35,12 @@ class Chunk(NamedTuple):
     Attributes:
         data: arrays by the names of the graph's inputs.
         rows: which of their rows, in order.
+        sizes: samples of each batch; None where all have as many as was agreed, but for the last.
     """
 
     data: Mapping[str, Array]
     rows: Array
+    sizes: Array | None = None
 
 
 class Feed(Protocol):

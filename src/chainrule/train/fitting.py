@@ -5,41 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from chainrule.engines import Stop
-from chainrule.graph.op import Array
-from chainrule.ops.random import random_permutation
-from chainrule.random import get_seed, words
+from chainrule.errors import DataError
 from chainrule.train.callback import Callback, longest_interval
-from chainrule.train.feed import Chunk, Feed
+from chainrule.train.feed import Chunk
 from chainrule.train.steps import Steps
+from chainrule.train.supply import Position, Supply
 
 if TYPE_CHECKING:
     from chainrule.models.model import Model
 
 __all__ = ["Fitting", "Position"]
-
-_SHUFFLE_STREAM = 0x5487F1E5
-"""The random stream of the order of samples; layers' streams are hashes of their paths."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a training stands.
-
-    Attributes:
-        epoch: the running epoch, from 0.
-        batches: how many batches of it are done.
-        shuffles: epochs that the model was trained before, in all calls of `fit`; the epoch's order follows from it.
-    """
-
-    epoch: int
-    batches: int = 0
-    shuffles: int = 0
 
 
 class Fitting:
@@ -47,40 +26,38 @@ class Fitting:
 
     Args:
         model: compiled.
-        feed: the samples.
+        supply: the samples.
         steps: what runs their batches.
         epochs: the number of the epoch to end before.
         position: where to begin.
         chain: callbacks.
         validate: evaluates what was held out, given the epoch's number; None where it did not.
-        shuffle: whether each epoch has an order of its own.
-        steps_per_epoch: end an epoch after so many batches; the next one goes on with an order of its own.
         stop: how the training is asked to end.
 
     Attributes:
         position: where it stands; it moves between two native calls.
+        params: what callbacks know of it.
+        finished: whether it came to its end: not cut off by an error or a signal.
     """
 
     def __init__(
         self,
         model: Model,
-        feed: Feed,
+        supply: Supply,
         steps: Steps,
         *,
         epochs: int,
         position: Position,
         chain: Sequence[Callback],
         validate: Callable[[int], dict[str, float] | None],
-        shuffle: bool,
-        steps_per_epoch: int | None,
         stop: Stop,
     ) -> None:
-        self.model, self.feed, self.steps = model, feed, steps
+        self.model, self.supply, self.steps = model, supply, steps
         self.epochs, self.position, self.chain = epochs, position, tuple(chain)
-        self.shuffle, self.stop = shuffle, stop
+        self.stop = stop
         self._validate = validate
-        whole = -(-feed.count // steps.batch_size)
-        self.batches = whole if steps_per_epoch is None else min(whole, steps_per_epoch)
+        self.params: dict[str, Any] = {}
+        self.finished = False
 
     # -- epochs -------------------------------------------------------------------------------------------
 
@@ -88,6 +65,7 @@ class Fitting:
         """Train until the last epoch, or until someone asks to stop."""
         while self.position.epoch < self.epochs and not self._ended():
             self._epoch()
+        self.finished = not self.stop.requested
 
     def _ended(self) -> bool:
         return self.stop.requested or self.model.stop_training
@@ -124,31 +102,41 @@ class Fitting:
 
     def _batches(self) -> None:
         """The epoch's batches that are left, as many in one call as the callbacks leave room for."""
-        size = self.steps.batch_size
-        order = self._order()[self.position.batches * size : self.batches * size]
         pace = _Pace(longest_interval(self.chain), self.steps.group)
-        for chunk in self.feed.chunks(order, size):
-            self._chunk(chunk, pace)
-            if self._ended():
-                return
+        chunks = self.supply.epoch(self.position, self.stop)
+        try:
+            for chunk in chunks:
+                self._chunk(chunk, pace)
+                if self._ended():
+                    return
+        finally:
+            closing = getattr(chunks, "close", None)
+            if closing is not None:
+                closing()
+        if not self.position.batches and not self.stop.requested:
+            raise DataError(f"there are no batches in epoch {self.position.epoch + 1}; expected one or more")
+        if self.supply.samples is None:  # nobody knew before
+            self.params |= {"steps": self.position.batches, "samples": self.position.samples}
 
     def _chunk(self, chunk: Chunk, pace: _Pace) -> None:
-        total, done = -(-len(chunk.rows) // self.steps.batch_size), 0
+        total, done = self.steps.count(chunk), 0
         while done < total and not self._ended():
             self.call("on_train_batch_begin", self.position.batches)
             began = time.perf_counter()
             ran = self.steps.run(chunk, done, min(pace.together, total - done), self.stop)
             pace.took(ran, time.perf_counter() - began)
+            samples = self.steps.samples(chunk, done, ran)
             done += ran
-            self.position = replace(self.position, batches=self.position.batches + ran)
+            position = self.position
+            self.position = replace(position, batches=position.batches + ran, samples=position.samples + samples)
             if ran:
                 self.call("on_train_batch_end", self.position.batches - 1, self.results())
 
-    def _order(self) -> Array:
-        if not self.shuffle:
-            return np.arange(self.feed.count)
-        key = words(get_seed(), time=self.position.shuffles)
-        return random_permutation(*key, size=self.feed.count, stream=_SHUFFLE_STREAM).data
+    def plan_text(self) -> str:
+        """How a step is computed, in words; empty for an engine that plans nothing."""
+        from chainrule.train.facts import plan_text
+
+        return plan_text(self.steps.engines())
 
     # -- what callbacks and metrics see ----------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,20 @@ import numpy as np
 
 from chainrule.augment.base import Augmentation
 from chainrule.checks import check_at_least, check_positive
-from chainrule.engines import Stop
-from chainrule.errors import ConfigError
-from chainrule.graph.dims import BATCH
+from chainrule.engines import Engine, Stop
+from chainrule.errors import ConfigError, DataError
+from chainrule.graph.dims import BATCH, Shape
 from chainrule.graph.op import Array, Spec
 from chainrule.graph.trace import trace
 from chainrule.train.callback import Callback, History
-from chainrule.train.feed import Arrays, Feed, Stream, batch_spec
+from chainrule.train.feed import Arrays, Stream
 from chainrule.train.fitting import Fitting, Position
 from chainrule.train.interrupt import interruptible
-from chainrule.train.plans import Plans, planned_size
+from chainrule.train.plans import Plans
 from chainrule.train.progress import progress_for
 from chainrule.train.step import Objective
-from chainrule.train.steps import AccumulatedSteps, PlainSteps, Steps
+from chainrule.train.steps import AccumulatedSteps, EngineFor, PlainSteps, Steps, runs_of
+from chainrule.train.supply import Numbered, Supply
 from chainrule.train.targets import prepared_inputs, prepared_targets, prepared_weights
 
 if TYPE_CHECKING:
@@ -30,12 +32,17 @@ if TYPE_CHECKING:
 
 __all__ = ["FitOptions", "Trainer"]
 
+BATCH_SIZE = 32
+"""Samples in a step where nothing is said, as in Keras."""
+WORKERS = 2
+"""Threads that read samples of a source where nothing is said."""
+
 
 @dataclass(frozen=True)
 class FitOptions:
     """The arguments of `Model.fit` beside the data; see there."""
 
-    batch_size: int
+    batch_size: int | None
     epochs: int
     verbose: str | int
     callbacks: Sequence[Callback]
@@ -46,6 +53,7 @@ class FitOptions:
     sample_weight: Any
     initial_epoch: int
     steps_per_epoch: int | None
+    validation_steps: int | None
     validation_batch_size: int | None
     validation_freq: int
     workers: int
@@ -57,9 +65,9 @@ class FitOptions:
         Raises:
             ConfigError: naming the argument.
         """
-        for name in ("batch_size", "epochs", "validation_freq", "workers"):
+        for name in ("epochs", "validation_freq", "workers"):
             check_positive(getattr(self, name), name)
-        for name in ("steps_per_epoch", "validation_batch_size"):
+        for name in ("batch_size", "steps_per_epoch", "validation_steps", "validation_batch_size"):
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), name)
         check_at_least(self.initial_epoch, 0, "initial_epoch")
@@ -89,45 +97,57 @@ class Trainer:
     def fit(self, x: Any, y: Any, options: FitOptions) -> History:
         """See `Model.fit`."""
         options.check()
-        feed, held_out = self._feeds(x, y, options)
-        steps = self._steps(feed, options)
+        supply, held_out = self._supplies(x, y, options)
+        steps = self._steps(supply, options)
         history = History()
         chain = [history, *options.callbacks, *progress_for(options.verbose)]
         self.model.stop_training = False
         with interruptible() as interrupt:
             fitting = Fitting(
                 self.model,
-                feed,
+                supply,
                 steps,
                 epochs=options.epochs,
                 position=Position(options.initial_epoch, 0, self._shuffles),
                 chain=chain,
                 validate=self._validation(held_out, options, interrupt),
-                shuffle=options.shuffle,
-                steps_per_epoch=options.steps_per_epoch,
                 stop=interrupt,
             )
             self._begin(fitting, options)
             try:
                 fitting.run()
             finally:
-                history.interrupted = interrupt.requested
+                history.interrupted, history.signal = interrupt.requested, interrupt.signal
                 self._shuffles = fitting.position.shuffles + bool(fitting.position.batches)
                 fitting.call("on_train_end")
         return history
 
-    def evaluate(self, x: Any, y: Any, batch_size: int, sample_weight: Any = None) -> dict[str, float]:
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int | None, sample_weight: Any = None, steps: int | None = None
+    ) -> dict[str, float]:
         """See `Model.evaluate`."""
-        check_positive(batch_size, "batch_size")
-        return self._evaluate(self._arrays(x, y, sample_weight, "x", "y"), batch_size, Stop())
+        _check_sizes(batch_size, steps)
+        supply: Supply
+        if is_iterable(x, y):
+            supply = self._batches(x, y, sample_weight, "x", steps, batch_size)
+        else:
+            feed = self._feed(x, y, sample_weight, "x", "y")
+            supply = Numbered(feed, batch_size or BATCH_SIZE, shuffle=False, steps_per_epoch=steps)
+        return self._evaluate(supply, Stop(), 0)
 
-    def predict(self, x: Any, batch_size: int) -> Array:
+    def predict(self, x: Any, batch_size: int | None, steps: int | None = None) -> Array:
         """See `Model.predict`."""
-        check_positive(batch_size, "batch_size")
-        x = prepared_inputs(x, "x")
-        self.model.ensure_built(x)
-        run = self._plans.of("predict", {"x": batch_spec(x)}, planned_size(batch_size, len(x)))
-        parts = [run(x[rows]) for rows in _batches(len(x), batch_size)]
+        _check_sizes(batch_size, steps)
+        supply = self._samples(x, batch_size, steps)
+        engine = self._engines("predict", supply)
+        parts = []
+        for chunk in supply.epoch(Position(0), Stop()):
+            for run in runs_of(chunk, supply.batch_size, 0, len(chunk.rows)):
+                samples, size = chunk.data["x"], run.size
+                rows = (run.rows[start : start + size] for start in range(0, len(run.rows), size))
+                parts += [engine(size)(samples[some]) for some in rows]
+        if not parts:
+            raise DataError("x gives no batches; expected one or more")
         if isinstance(parts[0], tuple):
             raise ConfigError(f"predict takes models with one output; {self.model.name!r} has several")
         return np.concatenate(parts)
@@ -135,95 +155,221 @@ class Trainer:
     # -- parts of them ------------------------------------------------------------------------------------
 
     def _begin(self, fitting: Fitting, options: FitOptions) -> None:
+        supply = fitting.supply
+        fitting.params |= {
+            "epochs": options.epochs,
+            "steps": supply.batches,
+            "samples": math.inf if supply.samples is None else supply.samples,
+            "batch_size": supply.batch_size,
+        }
         for callback in fitting.chain:
-            callback.model, callback.fitting = self.model, fitting
-            callback.params = {
-                "epochs": options.epochs,
-                "steps": fitting.batches,
-                "samples": min(fitting.feed.count, fitting.batches * options.batch_size),
-                "batch_size": options.batch_size,
-            }
+            callback.model, callback.fitting, callback.params = self.model, fitting, fitting.params
         fitting.call("on_train_begin")
         for callback in fitting.chain:
             callback.resume()
 
-    def _steps(self, feed: Feed, options: FitOptions) -> Steps:
-        optimizer, batch_size = self.objective.optimizer, options.batch_size
-        planned, augment = planned_size(batch_size, feed.count), options.augment
+    def _steps(self, supply: Supply, options: FitOptions) -> Steps:
+        optimizer, batch_size = self.objective.optimizer, supply.batch_size
         if optimizer.options.accumulated == 1:
-            return PlainSteps(self._plans.of("step", feed.specs, planned, augment), optimizer, batch_size)
-        accumulate = self._plans.of("accumulate", feed.specs, planned, augment)
+            return PlainSteps(self._engines("step", supply, options.augment), optimizer, batch_size)
+        accumulate = self._engines("accumulate", supply, options.augment)
         return AccumulatedSteps(accumulate, self._plans.of("update", {}, 1), optimizer, batch_size)
 
-    def _validation(
-        self, held_out: Feed | None, options: FitOptions, stop: Stop
-    ) -> Callable[[int], dict[str, float] | None]:
-        size = options.validation_batch_size or options.batch_size
+    def _engines(self, kind: str, supply: Supply, augment: Sequence[Augmentation] = ()) -> EngineFor:
+        """The engine for each size of batch."""
+        found: dict[int, Engine] = {}
 
+        def engine(size: int) -> Engine:
+            planned = supply.planned(size)
+            if planned not in found:
+                found[planned] = self._plans.of(kind, supply.specs, planned, augment)
+            return found[planned]
+
+        engine(supply.batch_size)  # what cannot be trained is said before anything runs
+        return engine
+
+    def _validation(
+        self, held_out: Supply | None, options: FitOptions, stop: Stop
+    ) -> Callable[[int], dict[str, float] | None]:
         def validate(epoch: int) -> dict[str, float] | None:
             if held_out is None or (epoch + 1) % options.validation_freq:
                 return None
-            found = self._evaluate(held_out, size, stop)
+            found = self._evaluate(held_out, stop, epoch)
             return None if stop.requested else found
 
         return validate
 
-    def _evaluate(self, feed: Feed, batch_size: int, stop: Stop) -> dict[str, float]:
-        run = self._plans.of("evaluate", feed.specs, planned_size(batch_size, feed.count))
+    def _evaluate(self, supply: Supply, stop: Stop, epoch: int) -> dict[str, float]:
+        engine = self._engines("evaluate", supply)
         trackers = self.objective.trackers()
         for tracker in trackers:
             tracker.reset_state()
-        for chunk in feed.chunks(np.arange(feed.count), batch_size):
-            run.run_steps(chunk.data, chunk.rows, batch_size, {}, stop)
+        for chunk in supply.epoch(Position(epoch), stop):
+            for run in runs_of(chunk, supply.batch_size, 0, len(chunk.rows)):
+                if not stop.requested:
+                    engine(run.size).run_steps(chunk.data, run.rows, run.size, {}, stop)
             if stop.requested:
                 break
         return {tracker.name: tracker.result() for tracker in trackers if tracker.is_scalar}
 
     # -- data ---------------------------------------------------------------------------------------------
 
-    def _feeds(self, x: Any, y: Any, options: FitOptions) -> tuple[Feed, Feed | None]:
+    def _supplies(self, x: Any, y: Any, options: FitOptions) -> tuple[Supply, Supply | None]:
         """The samples to train on, and those that were held out."""
-        data = self._feed(x, y, options.sample_weight, "x", "y", options)
-        held_out: Feed | None = None
-        if options.validation_data is None:
-            data, held_out = data.split(options.validation_split)
-        elif options.validation_split:
+        if options.validation_data is not None and options.validation_split:
             raise ConfigError("give validation_split or validation_data, not both")
-        else:
-            held_out = self._held_out(options.validation_data, options)
-        return data.numbered() if options.augment else data, held_out
+        if is_iterable(x, y):
+            return self._train_batches(x, y, options), self._held_out(options)
+        data = self._feed(x, y, options.sample_weight, "x", "y", options)
+        kept, split_off = data.split(options.validation_split)
+        size = options.batch_size or BATCH_SIZE
+        supply = Numbered(
+            kept.numbered() if options.augment else kept,
+            size,
+            shuffle=options.shuffle,
+            steps_per_epoch=options.steps_per_epoch,
+        )
+        if split_off is None:
+            return supply, self._held_out(options)
+        return supply, Numbered(
+            split_off,
+            options.validation_batch_size or size,
+            shuffle=False,
+            steps_per_epoch=options.validation_steps,
+        )
 
-    def _held_out(self, data: Any, options: FitOptions) -> Feed:
-        plain = replace(options, class_weight=None)
+    def _held_out(self, options: FitOptions) -> Supply | None:
+        """The samples of `validation_data`."""
+        data, steps = options.validation_data, options.validation_steps
+        if data is None:
+            return None
+        size = options.validation_batch_size or options.batch_size
+        x_name, y_name, plain = "validation x", "validation y", replace(options, class_weight=None)
         if is_source(data):
-            return self._feed(data, None, None, "validation x", "validation y", plain)
-        if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-            raise ConfigError("validation_data is a source, a pair (x, y), or (x, y, sample_weight)")
-        x, y, *weight = data
-        return self._feed(x, y, weight[0] if weight else None, "validation x", "validation y", plain)
+            feed = self._feed(data, None, None, x_name, y_name, plain)
+        elif is_iterable(data, None):
+            evaluations = len(range(options.initial_epoch, options.epochs)) // options.validation_freq
+            _check_once(data, evaluations, steps, "validation_data", "validation_steps")
+            return self._batches(
+                data, None, None, "validation_data", steps, options.validation_batch_size, epoch=options.initial_epoch
+            )
+        elif not isinstance(data, tuple | list) or len(data) not in (2, 3):
+            raise ConfigError(
+                "validation_data is a source, a pair (x, y), or (x, y, sample_weight), or an iterable of such batches"
+            )
+        else:
+            x, y, *weight = data
+            feed = self._feed(x, y, weight[0] if weight else None, x_name, y_name, plain)
+        return Numbered(feed, size or BATCH_SIZE, shuffle=False, steps_per_epoch=steps)
 
-    def _feed(self, x: Any, y: Any, weight: Any, x_name: str, y_name: str, options: FitOptions) -> Arrays | Stream:
+    def _train_batches(self, x: Any, y: Any, options: FitOptions) -> Supply:
+        from chainrule.train.batches import refuse_beside
+
+        refuse_beside(validation_split=options.validation_split)
+        steps = options.steps_per_epoch
+        _check_once(x, len(range(options.initial_epoch, options.epochs)), steps, "x", "steps_per_epoch")
+        return self._batches(
+            x,
+            y,
+            options.sample_weight,
+            "x",
+            steps,
+            options.batch_size,
+            epoch=options.initial_epoch,
+            by_class=options.class_weight,
+            group=self.objective.optimizer.options.accumulated,
+            numbered=bool(options.augment),
+        )
+
+    def _batches(
+        self,
+        x: Any,
+        y: Any,
+        weight: Any,
+        name: str,
+        steps: int | None,
+        batch_size: int | None,
+        *,
+        by_class: Mapping[int, float] | None = None,
+        **settings: Any,
+    ) -> Supply:
+        """An iterable's batches of samples and labels."""
+        from chainrule.train.batches import Batches, pair, refuse_beside
+
+        refuse_beside(y=y, sample_weight=weight)
+        outputs: dict[Spec, Shape] = {}
+
+        def prepare(item: Any) -> Mapping[str, Array]:
+            x, y, weight = pair(item)
+            return self._arrays(x, y, weight, "x", "y", by_class, outputs)
+
+        return Batches(x, prepare, name=name, steps=steps, batch_size=batch_size, **settings)
+
+    def _samples(self, x: Any, batch_size: int | None, steps: int | None) -> Supply:
+        """What to predict for: samples alone."""
+        if is_iterable(x, None) and not isinstance(x, list | tuple):
+            from chainrule.train.batches import Batches
+
+            def prepare(item: Any) -> Mapping[str, Array]:
+                samples = prepared_inputs(item[0] if isinstance(item, list | tuple) else item, "x")
+                self.model.ensure_built(samples)
+                return {"x": samples}
+
+            return Batches(x, prepare, steps=steps, batch_size=batch_size)
+        feed: Arrays | Stream
+        if is_source(x):
+            self.model.ensure_built(np.empty((0, *x.shape), x.dtype))
+            feed = Stream(x, {}, WORKERS)
+        else:
+            x = prepared_inputs(x, "x")
+            self.model.ensure_built(x)
+            feed = Arrays({"x": x})
+        return Numbered(feed, batch_size or BATCH_SIZE, shuffle=False, steps_per_epoch=steps)
+
+    def _feed(
+        self, x: Any, y: Any, weight: Any, x_name: str, y_name: str, options: FitOptions | None = None
+    ) -> Arrays | Stream:
+        by_class = None if options is None else options.class_weight
         if not is_source(x):
-            return self._arrays(x, y, weight, x_name, y_name, options.class_weight)
+            data = self._arrays(x, y, weight, x_name, y_name, by_class)
+            # An engine reads rows; here they are put in order once, not at every call that it gets.
+            return Arrays({name: np.ascontiguousarray(array) for name, array in data.items()})
         if y is not None:
             raise ConfigError(f"{y_name}: a source brings its own labels; leave {y_name} out")
         self.model.ensure_built(np.empty((0, *x.shape), x.dtype))
-        labels = self._beside(x.labels, x, weight, y_name, options.class_weight)
-        return Stream(x, labels, options.workers, self.objective.optimizer.options.accumulated)
+        labels = self._beside(x.labels, x, weight, y_name, by_class)
+        workers = WORKERS if options is None else options.workers
+        return Stream(x, labels, workers, self.objective.optimizer.options.accumulated)
 
     def _arrays(
-        self, x: Any, y: Any, weight: Any, x_name: str, y_name: str, by_class: Mapping[int, float] | None = None
-    ) -> Arrays:
+        self,
+        x: Any,
+        y: Any,
+        weight: Any,
+        x_name: str,
+        y_name: str,
+        by_class: Mapping[int, float] | None = None,
+        outputs: dict[Spec, Shape] | None = None,
+    ) -> dict[str, Array]:
         x = prepared_inputs(x, x_name)
         self.model.ensure_built(x)
-        data = {"x": x, **self._beside(y, x, weight, y_name, by_class)}
-        # An engine reads rows; here they are put in order once, not at every call that it gets.
-        return Arrays({name: np.ascontiguousarray(array) for name, array in data.items()})
+        return {"x": x, **self._beside(y, x, weight, y_name, by_class, outputs)}
 
-    def _beside(self, y: Any, x: Any, weight: Any, name: str, by_class: Mapping[int, float] | None) -> dict[str, Array]:
-        """The inputs beside x: labels, and weights where samples are weighted."""
+    def _beside(
+        self,
+        y: Any,
+        x: Any,
+        weight: Any,
+        name: str,
+        by_class: Mapping[int, float] | None,
+        outputs: dict[Spec, Shape] | None = None,
+    ) -> dict[str, Array]:
+        """The inputs beside x: labels, and weights where samples are weighted; `outputs` keeps what was found out."""
         spec = Spec((BATCH, *x.shape[1:]) if isinstance(x, np.ndarray) else (BATCH, *x.shape), x.dtype)
-        labels = prepared_targets(y, x, self._output(spec).shape, self.objective.loss, name)
+        known = {} if outputs is None else outputs
+        if spec not in known:
+            known[spec] = self._output(spec).shape
+        labels = prepared_targets(y, x, known[spec], self.objective.loss, name)
         weights = prepared_weights(weight, by_class, labels, self.objective.loss)
         return {"y": labels} if weights is None else {"y": labels, "sample_weight": weights}
 
@@ -243,5 +389,27 @@ def is_source(x: Any) -> bool:
     return isinstance(x, Source)
 
 
-def _batches(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, count, size))
+def is_iterable(x: Any, y: Any) -> bool:
+    """Whether x is an iterable of batches; see `batches.is_batches`."""
+    if isinstance(x, np.ndarray) or is_source(x):
+        return False
+    from chainrule.train.batches import is_batches
+
+    return is_batches(x, y)
+
+
+def _check_once(x: Any, epochs: int, steps: int | None, name: str, steps_name: str) -> None:
+    """Refuse a generator where it would have to be run through several times."""
+    from chainrule.train.batches import is_once
+
+    if is_once(x) and steps is None and epochs > 1:
+        raise ConfigError(
+            f"{name}: a generator can be run through only once, and {epochs} epochs need it each time; give "
+            f"{steps_name}, or a function that makes a generator for each epoch"
+        )
+
+
+def _check_sizes(batch_size: int | None, steps: int | None) -> None:
+    for name, value in (("batch_size", batch_size), ("steps", steps)):
+        if value is not None:
+            check_positive(value, name)

@@ -221,6 +221,7 @@ class Executable:
         self._variables: Mapping[str, Array] | None = None
         self._changing = [entry.variable for entry in graph.state if entry.changes]
         self._at_least = at_least
+        self._plan_text: str | None = None
         self._frame: FrameType | None = None
         self._lock = threading.RLock()
         _alive.add(self)
@@ -295,6 +296,17 @@ class Executable:
                 return ready.run(ready.records(batches, addresses), self.threads, stop)
             finally:
                 self._state_changed()
+
+    def plan_text(self) -> str:
+        """The plan for the smallest batch size that is planned for, in words."""
+        if self._plan_text is None:
+            from chainrule.engines.native.contractions import Generator
+            from chainrule.plan.build import build_plan
+
+            generator = Generator(host_target().lanes32)
+            plan = build_plan(self.graph, generator, max(self._at_least, 1), self._options, self._gathered)
+            self._plan_text = str(plan)
+        return self._plan_text
 
     def times(self) -> list[KernelTime]:
         """Where the time of the steps so far went, longest first; empty before the first step.

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from chainrule.checks import check_positive
+from chainrule.checks import check_at_least, check_positive
 from chainrule.errors import CheckpointError, ConfigError, RunFolderError
+from chainrule.files import reason
 from chainrule.graph.op import Array
 from chainrule.train.callback import Callback, Logs, as_json, from_json
 from chainrule.train.callbacks.monitor import Mode, Monitor
@@ -97,7 +98,9 @@ class BackupAndRestore(Callback):
     """Keeps checkpoints while it trains, and lets a training that was cut off go on to the same bits.
 
     Build the model and call `fit` as before: the newest checkpoint in the folder is taken up.  A damaged one is named
-    and the one before it used.
+    and set aside, and the one before it used.  A checkpoint knows what the bits depend on: versions, the package's
+    source, processor, network, plan, seed, settings, and the data (but for iterables of batches, which cannot be looked
+    at: they must give the same batches again).  Where that has changed, the training is refused, and told why.
 
     Args:
         backup_dir: the folder, for this training alone; it is made.
@@ -105,7 +108,9 @@ class BackupAndRestore(Callback):
         seconds: besides, no more than so many seconds between two checkpoints; None for no such limit.
         keep: how many checkpoints are kept, 2 or more.
         delete_checkpoint: delete them when the training has come to its end.
-        facts: what must be the same for a training to go on, as JSON can hold it.
+        facts: what else must be the same for a training to go on, as JSON can hold it; ``"data"`` stands for the
+            fingerprint of the data, which is not taken then.
+        accept_changes: go on although something has changed; a line says what.
 
     >>> import chainrule as cr
     >>> cr.callbacks.BackupAndRestore("backup", seconds=60).keep
@@ -120,43 +125,60 @@ class BackupAndRestore(Callback):
         keep: int = 2,
         delete_checkpoint: bool = True,
         facts: dict[str, Any] | None = None,
+        accept_changes: bool = False,
     ) -> None:
         if save_freq != "epoch":
             check_positive(save_freq, "BackupAndRestore: save_freq (or 'epoch')")
-        check_positive(keep, "BackupAndRestore: keep")
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"BackupAndRestore: seconds is a number > 0 or None, got {seconds!r}")
         self.folder, self.save_freq, self.seconds = Path(backup_dir), save_freq, seconds
-        self.keep, self.delete_checkpoint = max(2, keep), bool(delete_checkpoint)
-        self.facts = dict(facts or {})
+        self.keep = check_at_least(keep, 2, "BackupAndRestore: keep")
+        self.delete_checkpoint, self.accept_changes = bool(delete_checkpoint), bool(accept_changes)
+        self.facts = _as_json_has_it(facts or {})
         self.interval = float("inf") if save_freq == "epoch" and seconds is None else 0.0
         if save_freq == "epoch" and seconds is not None:
             self.interval = float(seconds) / 2
         self._latest = time.monotonic()
         self._batches = 0
+        self._known: dict[str, Any] | None = None
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one; called by `fit` before the first epoch.
 
         Raises:
             CheckpointError: it belongs to another training.
+            RunFolderError: the folder cannot be used.
         """
         from chainrule.train import checkpoint
+        from chainrule.train.facts import changes
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"'{self.folder}': cannot be made ({reason(error)})") from None
         found, damaged = checkpoint.newest(self.folder)
         for text in damaged:
-            print(f"{text}; the one before it is used", flush=True)
+            print(f"{text}; {'the training begins anew' if found is None else 'the one before it is used'}", flush=True)
         if found is None:
             return
-        for name, value in found.header["facts"].items():
-            if name in self.facts and self.facts[name] != value:
-                raise CheckpointError(
-                    f"'{self.folder}': the checkpoint was made with {name} {value!r}; this training has "
-                    f"{self.facts[name]!r}"
-                )
+        changed = changes(found.header["facts"], self._all_facts())
+        if changed and not self.accept_changes:
+            raise CheckpointError(
+                f"'{self.folder}': the training would not go on to the same bits: {'; '.join(changed)}. "
+                "BackupAndRestore(accept_changes=True) goes on all the same; with another folder it begins anew"
+            )
         checkpoint.restore(self.fitting, found)
+        if changed:
+            print(f"the training goes on from step {found.step}, although {'; '.join(changed)}", flush=True)
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        self._latest, self._batches = time.monotonic(), 0
+        problem = self.fitting.supply.problem
+        if problem:
+            raise CheckpointError(
+                f"BackupAndRestore: {problem}, so the training could not go on where it is cut off; give a function "
+                "that makes an iterator for each epoch"
+            )
+        self._latest, self._batches, self._known = time.monotonic(), 0, None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._batches += 1
@@ -176,15 +198,34 @@ class BackupAndRestore(Callback):
         from chainrule.train import checkpoint
 
         try:
-            checkpoint.write_checkpoint(self.folder, checkpoint.take(self.fitting, self.facts), self.keep)
+            checkpoint.write_checkpoint(self.folder, checkpoint.take(self.fitting, self._all_facts()), self.keep)
         except RunFolderError as error:
             print(f"no checkpoint could be written: {error}", flush=True)
         self._latest = time.monotonic()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        if self.delete_checkpoint and not self.fitting.stop.requested:
+        if self.delete_checkpoint and self.fitting.finished:
             for path in self.folder.glob("checkpoint-*.safetensors"):
                 path.unlink(missing_ok=True)
+
+    def _all_facts(self) -> dict[str, Any]:
+        """The facts of this training, found out once; a user's own count before them."""
+        from chainrule.train.facts import facts_of
+
+        if self._known is None:
+            self._known = {**facts_of(self.fitting, data="data" not in self.facts), **self.facts}
+        return self._known
+
+
+def _as_json_has_it(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts as they come back from a checkpoint."""
+    import json
+
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(facts, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"BackupAndRestore: facts must be what JSON can hold ({error})") from None
+    return found
 
 
 class SwapEMAWeights(Callback):
