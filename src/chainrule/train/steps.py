@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from chainrule.engines import Engine, Stop
+from chainrule.graph.dims import bind_size
 from chainrule.graph.op import Array
 from chainrule.optimizers import Optimizer
 from chainrule.random import get_seed, words
@@ -38,6 +39,11 @@ class Steps(ABC):
     def run(self, chunk: Chunk, first: int, count: int, stop: Stop) -> int:
         """Run so many batches of a chunk from a batch number on, whole groups of them; gives how many were run."""
 
+    @property
+    @abstractmethod
+    def flops(self) -> float:
+        """Floating-point operations of a batch, with its share of the update."""
+
     def _key(self) -> dict[str, Array]:
         seed, epoch, first_row = (item.data for item in words(get_seed(), time=self.epoch))
         return {"seed": seed, "first_row": first_row, "epoch": epoch}
@@ -52,6 +58,10 @@ class PlainSteps(Steps):
     def __init__(self, step: Engine, optimizer: Optimizer, batch_size: int) -> None:
         super().__init__(optimizer, batch_size)
         self._step = step
+
+    @property
+    def flops(self) -> float:
+        return bind_size(self._step.graph.flops(), self.batch_size)
 
     def run(self, chunk: Chunk, first: int, count: int, stop: Stop) -> int:
         rows = self._rows(chunk, first, count)
@@ -71,6 +81,11 @@ class AccumulatedSteps(Steps):
         super().__init__(optimizer, batch_size)
         self._accumulate, self._update = accumulate, update
         self.group = optimizer.options.accumulated
+
+    @property
+    def flops(self) -> float:
+        whole = bind_size(self._update.graph.flops(), 1) / self.group
+        return bind_size(self._accumulate.graph.flops(), self.batch_size) + whole
 
     def run(self, chunk: Chunk, first: int, count: int, stop: Stop) -> int:
         done = 0
