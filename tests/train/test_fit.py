@@ -294,10 +294,11 @@ def test_a_line_for_each_epoch_without_a_terminal(capsys: pytest.CaptureFixture[
     assert lines[0].endswith("samples/s")
 
 
-def test_the_progress_bar_shows_loss_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_the_progress_bar_is_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     make().fit(X, Y, batch_size=16, epochs=1, verbose=1)
     out = capsys.readouterr().out
-    for part in ("epoch 1/1", "loss", "accuracy", "samples/s", "4/4"):
+    assert out.count("\n") == 1
+    for part in ("epoch 1/1", "loss", "accuracy", "samples/s"):
         assert part in out
 
 

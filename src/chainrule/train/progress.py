@@ -1,15 +1,26 @@
-"""The progress bar of `fit`, and its one-line form for logs."""
+"""What `fit` prints: a live line in a terminal, a line for each epoch in logs."""
 
 from __future__ import annotations
 
+import math
+import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chainrule.errors import ConfigError
 from chainrule.train.callback import Callback, Logs
+from chainrule.train.oneline import Part, by_importance, clock, fitted, numbers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
 
 __all__ = ["EpochLines", "ProgressBar", "format_logs", "progress_for"]
+
+_NARROW = 60  # columns below which words are left out before numbers are
+_SHORTEST_BAR, _LONGEST_BAR = 4, 20
 
 
 def progress_for(verbose: str | int) -> list[Callback]:
@@ -19,7 +30,7 @@ def progress_for(verbose: str | int) -> list[Callback]:
         ConfigError: not 0, 1, 2 or "auto".
     """
     if verbose == "auto":
-        verbose = 1 if sys.stdout.isatty() else 2
+        verbose = 1 if sys.stdout is not None and sys.stdout.isatty() else 2
     choices: dict[Any, list[Callback]] = {0: [], 1: [ProgressBar()], 2: [EpochLines()]}
     if verbose not in choices:
         raise ConfigError(f"verbose must be 0, 1, 2 or 'auto', got {verbose!r}")
@@ -32,55 +43,254 @@ def format_logs(logs: Logs) -> str:
     >>> format_logs({"loss": 0.51234, "accuracy": 0.98765})
     'loss 0.5123  accuracy 0.9877'
     """
-    return "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+    return "  ".join(numbers((logs or {}).items()))
 
 
-class EpochLines(Callback):
-    """One line for each epoch."""
+class _Timed(Callback):
+    """Knows how long the training part of an epoch took, and how many samples it saw.
+
+    Attributes:
+        seconds: of the running epoch's training, without its validation.
+        seen: its samples so far, in this process.
+    """
+
+    seconds: float
+    seen: int
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
+        self._first = self.fitting.position.batches  # above 0 where a run goes on inside an epoch
+        self._closed = False
+
+    def measure(self) -> None:
+        """Bring `seconds` and `seen` up to date."""
+        if not self._closed:
+            self.seconds = max(time.perf_counter() - self._start, 1e-9)
+            size, samples = self.params["batch_size"], self.params["samples"]
+            done = min(self.fitting.position.batches * size, samples)
+            self.seen = done - min(self._first * size, samples)
+
+    @property
+    def rate(self) -> float:
+        """Samples a second."""
+        return self.seen / self.seconds
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        self._close()
+
+    def on_interrupt(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """The training part of the epoch is over."""
+        self.measure()
+        self._closed = True
+
+
+class EpochLines(_Timed):
+    """One line for each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        seconds = time.perf_counter() - self._start
-        rate = self.params["samples"] / max(seconds, 1e-9)
-        print(
-            f"epoch {epoch + 1}/{self.params['epochs']}  {format_logs(logs)}  {seconds:.1f} s  {rate:,.0f} samples/s",
-            flush=True,
+        self.measure()
+        line = (
+            f"epoch {epoch + 1}/{self.params['epochs']}  {format_logs(logs)}  {self.seconds:.1f} s  "
+            f"{self.rate:,.0f} samples/s"
         )
+        print(_printable(line, getattr(sys.stdout, "encoding", None)), flush=True)
 
 
-class ProgressBar(Callback):
-    """A live bar for each epoch: running means, samples a second, time left."""
+class ProgressBar(_Timed):
+    """A live line in a terminal: how far the epoch is, running means, speed, time left; and a line for each epoch.
+
+    The line has as many parts as the terminal has room for.  Where there is no terminal, it is `EpochLines`.
+    """
 
     interval = 0.1
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.console import Console
 
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[logs]}"),
-            TextColumn("{task.fields[rate]} samples/s"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self._bar.start()
+        self._console: Console = Console(highlight=False)
+        self._plain: EpochLines | None = None
+        self._live: Live | None = None
+        self._latest = 0.0
+        self._epoch_seconds: list[float] = []
+        self._peak_share = _PeakShare()
+        self._moves = not self._console.is_dumb_terminal
+        if not (self._console.is_terminal or self._console.is_jupyter):
+            self._plain = EpochLines()
+            self._plain.model, self._plain.fitting, self._plain.params = self.model, self.fitting, self.params
+        else:
+            self._peak_share.prepare(self)
+        if self._plain is not None or not self._moves:
+            self.interval = math.inf  # nothing is shown between two epochs
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self._start = time.perf_counter()
-        self._task = self._bar.add_task(
-            "", total=self.params["steps"], epoch=f"{epoch + 1}/{self.params['epochs']}", logs="", rate="-"
-        )
+        super().on_epoch_begin(epoch, logs)
+        if self._plain is not None:
+            self._plain.on_epoch_begin(epoch, logs)
+            return
+        self._epoch = epoch
+        if not self._moves:
+            return
+        if self._live is None:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._show({})
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        seen = min((batch + 1) * self.params["batch_size"], self.params["samples"])
-        rate = seen / max(time.perf_counter() - self._start, 1e-9)
-        self._bar.update(self._task, completed=batch + 1, logs=format_logs(logs), rate=f"{rate:,.0f}")
+        now = time.perf_counter()
+        if self._live is not None and now - self._latest >= self.interval:
+            self._latest = now
+            self._show(logs)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        super().on_test_begin(logs)
+        if self._plain is not None:
+            self._plain.on_test_begin(logs)
+
+    def on_interrupt(self) -> None:
+        super().on_interrupt()
+        if self._plain is not None:
+            self._plain.on_interrupt()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        self._bar.update(self._task, completed=self.params["steps"], logs=format_logs(logs))
+        self.measure()
+        self._epoch_seconds.append(time.perf_counter() - self._start)
+        if self._plain is not None:
+            self._plain.on_epoch_end(epoch, logs)
+        else:
+            if self._live is not None:
+                self._live.update("", refresh=True)  # else printing would draw the old one once more
+            self._console.print(self._text(self._finished(logs)), no_wrap=True, overflow="crop", crop=True)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    # -- the lines ----------------------------------------------------------------------------------------
+
+    @property
+    def _width(self) -> int:
+        """Columns of the terminal now."""
+        if self._moves:
+            return self._console.width
+        return shutil.get_terminal_size().columns  # rich takes 80 for granted
+
+    def _show(self, logs: Logs) -> None:
+        assert self._live is not None
+        self.measure()
+        self._live.update(_Line(self, dict(logs or {})), refresh=True)
+
+    def _name(self) -> str:
+        number = f"{self._epoch + 1}/{self.params['epochs']}"
+        return number if self._width < _NARROW else f"epoch {number}"
+
+    def _finished(self, logs: Logs) -> list[str]:
+        """A line for the whole epoch, with the numbers of validation."""
+        parts = [Part(self._name(), 0), *_ranked(logs), Part(f"{self.seconds:.1f} s", 50), *self._speed(60)]
+        return fitted(parts, self._width)
+
+    def running(self, logs: Logs) -> list[str]:
+        """The live line without its bar: it follows the first part."""
+        done, steps = self.fitting.position.batches, self.params["steps"]
+        left: float = self.seconds * (steps - done) / max(1, done - self._first) if done > self._first else float("inf")
+        narrow = self._width < _NARROW
+        parts = [Part(self._name(), 0), Part(f"{done}/{steps}", 30), *_ranked(logs), *self._speed(40)]
+        parts.append(Part(clock(left) if narrow else f"{clock(left)} left", 20))
+        if self.params["epochs"] - self._epoch > 1:
+            parts.append(Part(f"{clock(left + self._later())} in all", 35))
+        room = 0 if narrow else _SHORTEST_BAR + 2
+        return fitted(parts, self._width - room)
+
+    def _later(self) -> float:
+        """Seconds that the epochs after this one will take, going by those that are done."""
+        known = self._epoch_seconds[-5:]
+        fresh = self.seconds * self.params["steps"] / max(1, self.fitting.position.batches - self._first)
+        each = sum(known) / len(known) if known else fresh
+        epochs: int = self.params["epochs"] - self._epoch - 1
+        return epochs * each
+
+    def _speed(self, rank: int) -> list[Part]:
+        if not self.seen:
+            return []
+        share = self._peak_share.of(self.rate)
+        parts = [Part(f"{self.rate:,.0f} samples/s", rank)]
+        return parts if share is None else [*parts, Part(f"{share:.0%} of peak", rank + 1)]
+
+    def _text(self, parts: list[str], done: float | None = None) -> Text:
+        """The parts side by side, with a bar after the first one if there is room."""
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        encoding = self._console.encoding
+        line = [_printable(part, encoding) for part in parts]
+        room = self._width - sum(map(cell_len, line)) - 2 * len(line)
+        text = Text(line[0], no_wrap=True, overflow="crop")
+        if done is not None and room >= _SHORTEST_BAR:
+            full, empty = ("━", "━") if encoding.startswith("utf") else ("=", "-")
+            cells = min(room, _LONGEST_BAR)
+            filled = round(cells * min(1.0, done))
+            coloured = not self._console.no_color and self._console.color_system is not None
+            text.append("  ")
+            text.append(full * filled, "bar.complete")
+            text.append((empty if coloured or empty != full else " ") * (cells - filled), "bar.back")
+        for part in line[1:]:
+            text.append(f"  {part}")
+        return text
+
+
+class _Line:
+    """The live line, made anew for the width that the terminal has when it is drawn."""
+
+    def __init__(self, bar: ProgressBar, logs: dict[str, float]) -> None:
+        self._bar, self._logs = bar, logs
+
+    def __rich__(self) -> Text:
+        bar = self._bar
+        return bar._text(bar.running(self._logs), bar.fitting.position.batches / max(1, bar.params["steps"]))
+
+
+class _PeakShare:
+    """What share of the machine's multiply-adds a training reaches; unknown unless the native engine runs it."""
+
+    def __init__(self) -> None:
+        self._flops_per_sample: float | None = None
+        self._peak = 0.0
+
+    def prepare(self, callback: Callback) -> None:
+        """Count the step's FLOPs and measure the machine, once in a process."""
+        from chainrule.engines import chosen_engine
+
+        model = callback.model
+        if chosen_engine(model.engine) != "native" or any(w.dtype.itemsize > 4 for w in model.trainable_weights):
+            return  # the peak is that of float32
+        from chainrule.engines.native.peak import host_peak
+        from chainrule.engines.native.threads import get_threads
+
+        self._peak = host_peak(get_threads()) * 1e9
+        self._flops_per_sample = callback.fitting.steps.flops / callback.params["batch_size"]
+
+    def of(self, rate: float) -> float | None:
+        """The share at so many samples a second."""
+        return None if self._flops_per_sample is None else rate * self._flops_per_sample / self._peak
+
+
+def _ranked(logs: Logs) -> list[Part]:
+    found = dict(logs or {})
+    ranks = {name: rank for rank, name in enumerate(by_importance(list(found)), start=1)}
+    # The loss comes before everything; from the third number on, others are more wanted.
+    return [
+        Part(text, min(ranks[name], 9)) if ranks[name] <= 4 else Part(text, 45)
+        for name, text in zip(found, numbers(found.items()), strict=True)
+    ]
+
+
+def _printable(text: str, encoding: str | None) -> str:
+    """The text with what its stream lacks as escapes."""
+    if encoding is None or encoding.lower().startswith("utf"):
+        return text
+    return text.encode(encoding, "backslashreplace").decode(encoding)

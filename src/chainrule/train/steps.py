@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from chainrule.engines import Engine, Stop
+from chainrule.graph.dims import bind_size
 from chainrule.graph.op import Array
 from chainrule.optimizers import Optimizer
 from chainrule.random import get_seed, words
@@ -79,6 +80,11 @@ class Steps(ABC):
         """How many samples some of its batches have."""
         return sum(len(run.rows) for run in runs_of(chunk, self.batch_size, first, count))
 
+    @property
+    @abstractmethod
+    def flops(self) -> float:
+        """Floating-point operations of a batch, with its share of the update."""
+
     def _key(self) -> dict[str, Array]:
         seed, epoch, first_row = (item.data for item in words(get_seed(), time=self.epoch))
         return {"seed": seed, "first_row": first_row, "epoch": epoch}
@@ -93,6 +99,10 @@ class PlainSteps(Steps):
 
     def engines(self) -> tuple[Engine, ...]:
         return (self._step(self.batch_size),)
+
+    @property
+    def flops(self) -> float:
+        return bind_size(self._step(self.batch_size).graph.flops(), self.batch_size)
 
     def run(self, chunk: Chunk, first: int, count: int, stop: Stop) -> int:
         done = 0
@@ -119,6 +129,11 @@ class AccumulatedSteps(Steps):
 
     def engines(self) -> tuple[Engine, ...]:
         return self._accumulate(self.batch_size), self._update
+
+    @property
+    def flops(self) -> float:
+        whole = bind_size(self._update.graph.flops(), 1) / self.group
+        return bind_size(self._accumulate(self.batch_size).graph.flops(), self.batch_size) + whole
 
     def run(self, chunk: Chunk, first: int, count: int, stop: Stop) -> int:
         done = 0

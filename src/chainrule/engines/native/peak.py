@@ -96,7 +96,7 @@ def host_peak(threads: int) -> float:
 
     Whatever else the machine does at the moment makes a round slower, never faster.
     """
-    return max(measure_multiply_adds(threads, 0.015) for _ in range(4))
+    return max(measure_multiply_adds(threads, 0.012) for _ in range(3))
 
 
 def measure_bandwidth(threads: int, size: int = STREAM_BYTES) -> tuple[float, float]:
