@@ -107,7 +107,7 @@ def _train(job: Job) -> dict[str, Any]:
         feed: Any = None
 
         def on_train_begin(self, logs: Any = None) -> None:
-            self.feed = self.fitting.feed
+            self.feed = getattr(self.fitting.supply, "feed")  # noqa: B009
 
     source = cr.data.picture_folder(job.data, size=(job.size[0], job.size[1]) if job.size else None)
     count = len(source)

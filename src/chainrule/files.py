@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 
 from chainrule.errors import RunFolderError
 
-__all__ = ["reason", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["reason", "remove_drafts", "write_bytes_atomic", "write_text_atomic"]
+
+_DRAFT = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
@@ -70,6 +73,14 @@ def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError, ValueError):
             draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what a process that was killed left half written in a folder that nobody else writes into."""
+    for path in folder.glob(".*.tmp"):
+        if _DRAFT.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def reason(error: Exception) -> str:

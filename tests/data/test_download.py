@@ -261,7 +261,7 @@ def test_an_address_that_is_none(small: Path, mirror: str) -> None:
         fetch("mnist", mirrors=[mirror], report=lambda event: None)
 
 
-@pytest.mark.parametrize("content", [b"mine", gzip.compress(b"mine"), b""])
+@pytest.mark.parametrize("content", [b"mine", gzip.compress(b"mine", mtime=0), b""])
 def test_a_file_of_the_users_is_named_and_left_alone(small: Path, serve: Any, content: bytes) -> None:
     small.mkdir(parents=True)
     own = small / "t10k-labels.idx1-ubyte"

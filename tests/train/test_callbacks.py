@@ -163,7 +163,7 @@ def test_the_first_bad_step_is_named(capsys: pytest.CaptureFixture[str]) -> None
     built, ending = model(1e-12), kinds.TerminateOnNaN()
     built.fit(x, np.ones((40, 1), np.float32), batch_size=4, epochs=3, verbose=0, shuffle=False, callbacks=[ending])
     assert ending.step == 5
-    assert "the loss is not finite from step 5 on" in capsys.readouterr().out
+    assert "the loss is not finite from step 5 on" in capsys.readouterr().err
 
 
 def test_averages_are_shown_to_the_validation_and_kept_at_the_end() -> None:

@@ -89,7 +89,7 @@ def test_what_has_changed_is_said(
     history = train(tmp_path, accept=True, **changed)
     cr.set_seed(0)
     assert history.epoch == [0, 1, 2, 3]
-    assert "the training goes on from step 8, although" in capsys.readouterr().out
+    assert "the training goes on from step 8, although" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

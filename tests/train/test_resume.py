@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     content[len(content) // 2] ^= 1
     files[-1].write_bytes(content)
     found = train(optimizer, tmp_path, save_freq=2)
-    assert f"'{files[-1]}': damaged" in capsys.readouterr().out
+    assert f"'{files[-1]}': damaged" in capsys.readouterr().err
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(
     monkeypatch.setattr("chainrule.files._write_durably", full)
     with pytest.raises(CutOff):
         train(adam, tmp_path, 8, save_freq=3)
-    assert "no checkpoint could be written" in capsys.readouterr().out
+    assert "no checkpoint could be written" in capsys.readouterr().err
     after, damaged = newest(tmp_path)
     assert before is not None
     assert after is not None
@@ -250,8 +250,8 @@ def test_a_disk_that_is_really_full_leaves_the_older_checkpoints(tmp_path: Path)
     if "mount" in done.stderr and "ermission" in done.stderr:
         pytest.skip("this system lets nobody mount a small disk")
     assert done.returncode == 0, done.stderr
-    assert "no checkpoint could be written" in done.stdout
-    assert "No space left on device" in done.stdout
+    assert "no checkpoint could be written" in done.stderr
+    assert "No space left on device" in done.stderr
     assert done.stdout.splitlines()[-1] == "steps 6 6 0 2 0"
 
 
@@ -271,7 +271,7 @@ def test_damaged_checkpoints_make_no_room_for_themselves(tmp_path: Path, capsys:
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CutOff):
         train(adam, tmp_path, 4, save_freq=3)
-    assert "the training begins anew" in capsys.readouterr().out
+    assert "the training begins anew" in capsys.readouterr().err
     found, damaged = newest(tmp_path)
     assert found is not None
     assert (found.step, damaged) == (3, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,15 +30,16 @@ def conclude(training: Training, history: History) -> dict[str, Any]:
     impatient = _save(training)
     if history.interrupted:
         warn(f"interrupted in epoch {min(epochs, planned)} of {planned}; chainrule resume {folder} goes on from there")
-    score = None if impatient else _test(training)
+    terminated = history.signal == signal.SIGTERM  # whoever sends it waits for the end, not for a test
+    score = None if impatient or terminated else _test(training)
     interrupted = history.interrupted or score is None
     result = _result(training, history, score, interrupted)
     run.write_result(result)
     pictures = _pictures(training, history, score)
-    if score is None:
-        warn("the test was interrupted, so there is no test accuracy")
-    else:
+    if score is not None:
         training.output.result(f"test accuracy {accuracy(result)}")
+    elif not terminated:
+        warn("the test was interrupted, so there is no test accuracy")
     training.output.event("result", run=str(folder), **result)
     passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     training.output.say(f"{model.count_params():,} parameters, {passes}, trained in {training.files.seconds:.1f} s")

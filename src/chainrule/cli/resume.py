@@ -15,6 +15,7 @@ from chainrule.cli.settings import Settings, source_from
 from chainrule.cli.train import carry_on, train_each
 from chainrule.cli.training import Training, build_model
 from chainrule.errors import CheckpointError, ConfigError
+from chainrule.files import remove_drafts
 
 __all__ = ["run"]
 
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _go_on(run: Run, output: Output, accept: bool) -> tuple[dict[str, Any], int]:
+    remove_drafts(run.folder)
     settings = _settings(run.config)
     data = source_from(run.config["settings"]).load()
     if data.fingerprint() != run.config["data_sha256"]:

@@ -16,10 +16,11 @@ from chainrule.files import write_text_atomic
 from chainrule.runs import create_run_folder, read_config, write_config
 from chainrule.versions import versions
 
-__all__ = ["BEST_FILE", "MODEL_FILE", "RESULT_FILE", "SEEDS_FILE", "Run", "describe", "new_folder"]
+__all__ = ["BEST_FILE", "MODEL_FILE", "PLAN_FILE", "RESULT_FILE", "SEEDS_FILE", "Run", "describe", "new_folder"]
 
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
+PLAN_FILE = "plan.txt"
 RESULT_FILE = "result.json"
 SEEDS_FILE = "seeds.json"
 
@@ -67,8 +68,10 @@ class Run:
         """Take the configuration away again if there is nothing else, so that the folder goes too."""
         with contextlib.suppress(OSError):
             self.checkpoints.rmdir()
-        if [entry.name for entry in self.folder.iterdir()] == ["config.json"]:
-            (self.folder / "config.json").unlink()
+        written = ("config.json", PLAN_FILE)
+        if {entry.name for entry in self.folder.iterdir()} <= set(written):
+            for name in written:
+                (self.folder / name).unlink(missing_ok=True)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write what the run came to; checkpoints of a finished run are no longer needed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,6 @@ from chainrule.errors import ConfigError
 from chainrule.files import write_text_atomic
 
 __all__ = ["carry_on", "run", "train_each"]
-
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,8 +73,9 @@ def carry_on(training: Training) -> tuple[dict[str, Any], int]:
     output.say(training.data.describe())
     output.say(f"network {settings.network}, {parameters:,} parameters; run folder {folder}")
     output.event("start", run=str(folder), data=training.data.describe(), parameters=parameters)
-    result = conclude(training, training.fit())
-    return result, INTERRUPTED if result["interrupted"] else 0
+    history = training.fit()
+    result = conclude(training, history)
+    return result, 128 + (history.signal or signal.SIGINT) if result["interrupted"] else 0
 
 
 # -- a run for each seed ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from chainrule.callbacks import (
     TerminateOnNaN,
 )
 from chainrule.cli.augmentations import augmentations
-from chainrule.cli.output import Output
+from chainrule.cli.output import Output, warn
 from chainrule.cli.parts import Data, as_arrays
-from chainrule.cli.run import BEST_FILE, Run
+from chainrule.cli.run import BEST_FILE, PLAN_FILE, Run
 from chainrule.cli.schedules import schedule_for
-from chainrule.cli.settings import Settings
+from chainrule.cli.settings import SETTINGS, Settings
 from chainrule.errors import ConfigError
+from chainrule.files import write_text_atomic
 from chainrule.models import Model
 from chainrule.networks import get_network
 from chainrule.optimizers import Optimizer, get_optimizer
@@ -34,6 +36,9 @@ from chainrule.runs import write_history
 from chainrule.train.callback import Logs
 
 __all__ = ["Training", "build_model"]
+
+_FREE_TO_CHANGE = ("data", "folder", "checkpoint_seconds", "workers", "tensorboard")
+"""Settings that change no bit, and places, since data may move: their fingerprint counts."""
 
 
 class Training:
@@ -87,25 +92,48 @@ class Training:
         if settings.schedule == "plateau":
             chain.append(ReduceLROnPlateau(watched, factor=0.2, patience=2))
         if self.data.validation is not None:
-            chain.append(ModelCheckpoint(folder / BEST_FILE, "val_loss", save_best_only=True))
+            averaged = settings.average is not None
+            chain.append(ModelCheckpoint(folder / BEST_FILE, "val_loss", save_best_only=True, averaged=averaged))
         if settings.patience is not None:
             chain.append(EarlyStopping("val_loss", patience=settings.patience))
         if settings.tensorboard:
             chain.append(TensorBoard(folder / "events"))
         chain.append(self.files)
         chain += self.output.callbacks()
-        chain.append(
-            BackupAndRestore(
-                self.run.checkpoints,
-                seconds=settings.checkpoint_seconds,
-                delete_checkpoint=False,
-            )
-        )
+        chain.append(Checkpoints(self.run, settings, self._accept_changes))
         return chain
 
 
+class Checkpoints(BackupAndRestore):
+    """The checkpoints of a run; beside what `BackupAndRestore` knows, the run's own settings must be the same.
+
+    Args:
+        run: the folder.
+        settings: of the run.
+        accept_changes: go on though something has changed.
+    """
+
+    advice = "chainrule resume --accept-changes goes on all the same, to other bits"
+
+    def __init__(self, run: Run, settings: Settings, accept_changes: bool) -> None:
+        learned = {
+            SETTINGS[name].option: value for name, value in asdict(settings).items() if name not in _FREE_TO_CHANGE
+        }
+        facts = {"data": run.config["data_sha256"], **learned}
+        super().__init__(
+            run.checkpoints,
+            seconds=settings.checkpoint_seconds,
+            delete_checkpoint=False,
+            facts=facts,
+            accept_changes=accept_changes,
+        )
+
+    def tell(self, text: str) -> None:
+        warn(text)
+
+
 class RunFiles(Callback):
-    """Writes the history after each epoch, and counts the seconds of the training over all its processes.
+    """Writes the plan of the step and, after each epoch, the history; counts the seconds over all processes.
 
     Attributes:
         seconds: of training.
@@ -117,6 +145,9 @@ class RunFiles(Callback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._since = time.perf_counter()
+        text = self.fitting.plan_text()
+        if text:
+            write_text_atomic(self._run.folder / PLAN_FILE, text + "\n")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.write()

@@ -39,6 +39,12 @@ class Callback:
     params: Mapping[str, Any]
     interval: float = 0.0
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether the epoch that ends was interrupted: its numbers are those of a part, and not validated."""
+        fitting = getattr(self, "fitting", None)
+        return fitting is not None and bool(fitting.cut_off)
+
     def get_state(self) -> dict[str, Any]:
         """What a run that goes on later must know of this callback, as JSON can hold it."""
         return {}

@@ -38,6 +38,7 @@ class Fitting:
         position: where it stands; it moves between two native calls.
         params: what callbacks know of it.
         finished: whether it came to its end: not cut off by an error or a signal.
+        cut_off: whether the last epoch was interrupted.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Fitting:
         self.stop = stop
         self._validate = validate
         self.params: dict[str, Any] = {}
-        self.finished = False
+        self.finished = self.cut_off = False
 
     # -- epochs -------------------------------------------------------------------------------------------
 
@@ -80,7 +81,8 @@ class Fitting:
         logs = self.results()
         held_out = None if self.stop.requested else self._held_out(epoch)
         logs.update({f"val_{name}": value for name, value in (held_out or {}).items()})
-        if self.stop.requested:
+        self.cut_off = self.stop.requested
+        if self.cut_off:
             self.call("on_interrupt")
         else:
             self.position = Position(epoch + 1, 0, self.position.shuffles + 1)

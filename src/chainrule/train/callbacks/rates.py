@@ -83,6 +83,8 @@ class ReduceLROnPlateau(Callback):
             raise ConfigError("ReduceLROnPlateau: the optimizer follows a schedule; give it a number instead")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self.cut_off:
+            return
         value = self.monitor.value(logs)
         if self.cooling:
             self.cooling, self.wait = self.cooling - 1, 0

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from chainrule.checks import check_at_least, check_positive
 from chainrule.errors import CheckpointError, ConfigError, RunFolderError
-from chainrule.files import reason
+from chainrule.files import reason, remove_drafts
 from chainrule.graph.op import Array
 from chainrule.train.callback import Callback, Logs, as_json, from_json
 from chainrule.train.callbacks.monitor import Mode, Monitor
+
+if TYPE_CHECKING:
+    from chainrule.models.model import Model
 
 __all__ = ["BackupAndRestore", "ModelCheckpoint", "SwapEMAWeights"]
 
@@ -29,6 +35,7 @@ class ModelCheckpoint(Callback):
         mode: see `Monitor`.
         save_freq: ``"epoch"``, or a number of batches.
         initial_value_threshold: what must be beaten first.
+        averaged: save the averaged weights of an optimizer with ``use_ema=True``, as `SwapEMAWeights` validates them.
         verbose: anything but 0 prints each file.
 
     >>> import chainrule as cr
@@ -46,12 +53,13 @@ class ModelCheckpoint(Callback):
         mode: Mode = "auto",
         save_freq: Literal["epoch"] | int = "epoch",
         initial_value_threshold: float | None = None,
+        averaged: bool = False,
     ) -> None:
         if save_freq != "epoch":
             check_positive(save_freq, "ModelCheckpoint: save_freq (or 'epoch')")
         self.filepath, self.verbose = str(filepath), verbose
         self.save_best_only, self.save_weights_only = bool(save_best_only), bool(save_weights_only)
-        self.save_freq = save_freq
+        self.save_freq, self.averaged = save_freq, bool(averaged)
         self.monitor = Monitor(monitor, mode, 0.0, initial_value_threshold, "ModelCheckpoint")
         self.interval = 0.0 if save_freq != "epoch" else float("inf")
         self._epoch, self._seen = 0, 0
@@ -66,15 +74,15 @@ class ModelCheckpoint(Callback):
                 self._save(logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if self.save_freq == "epoch":
+        if self.save_freq == "epoch" and not self.cut_off:
             self._save(logs)
 
     def _save(self, logs: Logs) -> None:
         if self.save_best_only and not self.monitor.improves(self.monitor.value(logs)):
             return
         path = self._path(logs)
-        save = self.model.save_weights if self.save_weights_only else self.model.save
-        save(path)
+        with _averaged(self.model) if self.averaged else contextlib.nullcontext():
+            (self.model.save_weights if self.save_weights_only else self.model.save)(path)
         if self.verbose:
             print(f"epoch {self._epoch + 1}: saved {path}", flush=True)
 
@@ -142,6 +150,13 @@ class BackupAndRestore(Callback):
         self._batches = 0
         self._known: dict[str, Any] | None = None
 
+    advice = "BackupAndRestore(accept_changes=True) goes on all the same; with another folder it begins anew"
+    """What a refusal ends with."""
+
+    def tell(self, text: str) -> None:
+        """Say what a user should know, on standard error."""
+        print(text, file=sys.stderr, flush=True)
+
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one; called by `fit` before the first epoch.
 
@@ -156,20 +171,20 @@ class BackupAndRestore(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(f"'{self.folder}': cannot be made ({reason(error)})") from None
+        remove_drafts(self.folder)
         found, damaged = checkpoint.newest(self.folder)
         for text in damaged:
-            print(f"{text}; {'the training begins anew' if found is None else 'the one before it is used'}", flush=True)
+            self.tell(f"{text}; {'the training begins anew' if found is None else 'the one before it is used'}")
         if found is None:
             return
         changed = changes(found.header["facts"], self._all_facts())
         if changed and not self.accept_changes:
             raise CheckpointError(
-                f"'{self.folder}': the training would not go on to the same bits: {'; '.join(changed)}. "
-                "BackupAndRestore(accept_changes=True) goes on all the same; with another folder it begins anew"
+                f"'{self.folder}': the training would not go on to the same bits: {'; '.join(changed)}. {self.advice}"
             )
         checkpoint.restore(self.fitting, found)
         if changed:
-            print(f"the training goes on from step {found.step}, although {'; '.join(changed)}", flush=True)
+            self.tell(f"the training goes on from step {found.step}, although {'; '.join(changed)}")
 
     def on_train_begin(self, logs: Logs = None) -> None:
         problem = self.fitting.supply.problem
@@ -200,7 +215,7 @@ class BackupAndRestore(Callback):
         try:
             checkpoint.write_checkpoint(self.folder, checkpoint.take(self.fitting, self._all_facts()), self.keep)
         except RunFolderError as error:
-            print(f"no checkpoint could be written: {error}", flush=True)
+            self.tell(f"no checkpoint could be written: {error}")
         self._latest = time.monotonic()
 
     def on_train_end(self, logs: Logs = None) -> None:
@@ -242,18 +257,34 @@ class SwapEMAWeights(Callback):
         self._own: list[Array] = []
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        self._own = [weight.numpy() for weight in self.model.trainable_weights]
-        self._take_averages()
+        self._own = _take_averages(self.model)
 
     def on_test_end(self, logs: Logs = None) -> None:
-        for weight, array in zip(self.model.trainable_weights, self._own, strict=True):
-            weight.set_array(array)
+        _put_back(self.model, self._own)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        self._take_averages()
+        _take_averages(self.model)
 
-    def _take_averages(self) -> None:
-        if not int(self.model.optimizer.iterations.data):
-            return
-        for weight in self.model.trainable_weights:
-            weight.set_array(self.model.optimizer.average_of(weight).numpy())
+
+@contextlib.contextmanager
+def _averaged(model: Model) -> Iterator[None]:
+    """The model with its averaged weights."""
+    own = _take_averages(model)
+    try:
+        yield
+    finally:
+        _put_back(model, own)
+
+
+def _take_averages(model: Model) -> list[Array]:
+    """Put the averaged weights into a model, once there are any; gives its own."""
+    own = [weight.numpy() for weight in model.trainable_weights]
+    if int(model.optimizer.iterations.data):
+        for weight in model.trainable_weights:
+            weight.set_array(model.optimizer.average_of(weight).numpy())
+    return own
+
+
+def _put_back(model: Model, own: Sequence[Array]) -> None:
+    for weight, array in zip(model.trainable_weights, own, strict=True):
+        weight.set_array(array)

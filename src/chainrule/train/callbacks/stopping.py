@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from chainrule.checks import check_at_least
@@ -56,6 +57,8 @@ class EarlyStopping(Callback):
         self.wait, self.stopped_epoch, self.best_epoch, self.best_weights = 0, 0, 0, None
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self.cut_off:
+            return
         value = self.monitor.value(logs)
         if epoch < self.start_from_epoch:
             return
@@ -125,5 +128,7 @@ class TerminateOnNaN(Callback):
     def _look(self) -> None:
         if self.step is None and self.model.objective.first_bad_step:
             self.step = self.model.objective.first_bad_step
-            print(f"the loss is not finite from step {self.step} on; the training ends here", flush=True)
+            print(
+                f"the loss is not finite from step {self.step} on; the training ends here", file=sys.stderr, flush=True
+            )
             self.model.stop_training = True
