@@ -147,7 +147,7 @@ def test_the_steepest_place() -> None:
     rates = np.geomspace(1e-4, 1, 5)
     losses = np.array([4.0, 3.9, 3.0, 1.0, 2.0])
     found = LearningRateTest(rates, losses, losses, False)
-    assert found.suggestion == pytest.approx(0.1)
+    assert found.suggestion == pytest.approx(0.01)
     assert found.cautious == pytest.approx(0.01)
 
 

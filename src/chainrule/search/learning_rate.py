@@ -52,10 +52,11 @@ class LearningRateTest:
         low, half = self._lowest, max(1, len(self.rates) // 10)
         if low < _LEAST - 1:
             return None
-        around = (slice(max(0, step - half), min(step + half, low) + 1) for step in range(low + 1))
+        half = min(half, low // 2)
+        around = (slice(step - half, step + half + 1) for step in range(half, low - half + 1))
         slopes = [_slope(np.log(self.rates[some]), self.losses[some]) for some in around]
         steepest = int(np.argmin(slopes))
-        return float(self.rates[steepest]) if slopes[steepest] < 0 else None
+        return float(self.rates[half + steepest]) if slopes[steepest] < 0 else None
 
     @property
     def cautious(self) -> float | None:

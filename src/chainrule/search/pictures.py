@@ -47,7 +47,7 @@ def draw_rates(path: str | os.PathLike[str], test: LearningRateTest) -> None:
                 axes.axvline(rate, color=colour, ls="--", label=f"{label}: {rate:.2g}")
         finite = test.smoothed[np.isfinite(test.smoothed)]
         if len(finite):
-            low, first = float(finite.min()), float(finite[0])
+            low, first = float(np.nanmin(test.losses[np.isfinite(test.losses)])), float(finite[0])
             margin = max(first - low, 1e-6) * 0.1
             axes.set_ylim(low - margin, first + max(first - low, abs(first) * 0.1, 1e-6) * (_HIGHEST - 1) + margin)
         axes.set_xscale("log")
