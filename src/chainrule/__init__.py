@@ -38,6 +38,7 @@ from chainrule.versions import show_versions
 if TYPE_CHECKING:
     from chainrule import callbacks as callbacks
     from chainrule import data as data
+    from chainrule import search as search
 
 __all__ = [
     "Input",
@@ -67,6 +68,7 @@ __all__ = [
     "optimizers",
     "random",
     "regularizers",
+    "search",
     "set_seed",
     "show_versions",
     "tensor",
@@ -78,7 +80,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``cr.data`` and ``cr.callbacks`` are imported when they are first used: reading and writing files loads a lot."""
-    if name in ("callbacks", "data"):
+    """Modules that load a lot, such as those that read and write files, are imported when they are first used."""
+    if name in ("callbacks", "data", "search"):
         return import_module(f"chainrule.{name}")
     raise AttributeError(f"module 'chainrule' has no attribute {name!r}")

@@ -174,7 +174,12 @@ class Model(Layer):
         """The optimizer given to `compile`."""
         return self.objective.optimizer
 
-    def _compiled(self) -> Trainer:
+    def compiled(self) -> Trainer:
+        """What trains the model.
+
+        Raises:
+            ConfigError: the model was not compiled.
+        """
         _ = self.objective
         assert self._trainer is not None
         return self._trainer
@@ -269,7 +274,7 @@ class Model(Layer):
             workers,
             tuple(map(get_augmentation, augment)),
         )
-        return self._compiled().fit(x, y, options)
+        return self.compiled().fit(x, y, options)
 
     def evaluate(
         self,
@@ -294,7 +299,7 @@ class Model(Layer):
         Returns:
             The loss, or a list of it and each metric in the order of `compile`, or a dict.
         """
-        found = self._compiled().evaluate(x, y, batch_size, sample_weight, steps)
+        found = self.compiled().evaluate(x, y, batch_size, sample_weight, steps)
         if verbose:
             print(format_logs(found))
         if return_dict:

@@ -79,13 +79,16 @@ class Trainer:
     Args:
         model: the model.
         objective: loss, metrics and optimizer; None for a model that only predicts.
+
+    Attributes:
+        shuffles: epochs that the model was trained, in all calls of `fit`.
     """
 
     def __init__(self, model: Model, objective: Objective | None) -> None:
         self.model = model
         self._objective = objective
         self._plans = Plans(model, objective)
-        self._shuffles = 0
+        self.shuffles = 0
 
     @property
     def objective(self) -> Objective:
@@ -108,7 +111,7 @@ class Trainer:
                 supply,
                 steps,
                 epochs=options.epochs,
-                position=Position(options.initial_epoch, 0, self._shuffles),
+                position=Position(options.initial_epoch, 0, self.shuffles),
                 chain=chain,
                 validate=self._validation(held_out, options, interrupt),
                 stop=interrupt,
@@ -118,7 +121,7 @@ class Trainer:
                 fitting.run()
             finally:
                 history.interrupted, history.signal = interrupt.requested, interrupt.signal
-                self._shuffles = fitting.position.shuffles + bool(fitting.position.batches)
+                self.shuffles = fitting.position.shuffles + bool(fitting.position.batches)
                 fitting.call("on_train_end")
         return history
 
