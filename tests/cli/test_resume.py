@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     files[-1].write_bytes(content)
     printed = chainrule("resume", "r")
     assert printed.status == 0
-    assert f"'{files[-1]}': the checkpoint is damaged" in printed.err
+    assert f"'{files[-1]}': damaged: the content does not match its checksum" in printed.err
     assert_the_same(Path("r"), whole)
 
 

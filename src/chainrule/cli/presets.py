@@ -21,6 +21,7 @@ USUAL: Mapping[str, Any] = {
     "schedule": "cosine",
     "warmup": 0.0,
     "momentum": None,
+    "nesterov": False,
     "weight_decay": None,
     "clip_value": None,
     "clip_norm": None,

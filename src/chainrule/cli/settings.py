@@ -69,7 +69,13 @@ _TABLE = (
         "warmup", "epochs during which the learning rate first rises", "a number >= 0", lambda value: value >= 0
     ),
     real_number("momentum", "of sgd and rmsprop", "a number in [0, 1)", lambda value: 0 <= value < 1),
-    real_number("weight_decay", "decoupled decay of kernels", "a number >= 0", lambda value: value >= 0),
+    switch("nesterov", "Nesterov's momentum, of sgd"),
+    real_number(
+        "weight_decay",
+        "decoupled decay of kernels (not of biases and scales)",
+        "a number >= 0",
+        lambda value: value >= 0,
+    ),
     real_number("clip_value", "largest size of a gradient's element", "a positive number", lambda value: value > 0),
     real_number("clip_norm", "largest norm of each gradient", "a positive number", lambda value: value > 0),
     real_number("clip_global_norm", "largest norm of all gradients", "a positive number", lambda value: value > 0),
@@ -132,6 +138,7 @@ class Settings:
     schedule: str
     warmup: float
     momentum: float | None
+    nesterov: bool
     weight_decay: float | None
     clip_value: float | None
     clip_norm: float | None
@@ -164,7 +171,7 @@ class Settings:
         if optimizer != recipe["optimizer"]:
             # Rates and decays are an optimizer's own.
             recipe |= {"optimizer": optimizer, "learning_rate": get_optimizer(optimizer).learning_rate}
-            recipe |= {"weight_decay": None, "momentum": None}
+            recipe |= {"weight_decay": None, "momentum": None, "nesterov": False}
         found = {**recipe, **options, **source.settings()}
         return cls(**{**found, "augment": tuple(found["augment"]), "metrics": tuple(found["metrics"])})
 

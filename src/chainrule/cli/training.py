@@ -40,6 +40,8 @@ __all__ = ["Training", "build_model"]
 _FREE_TO_CHANGE = ("data", "folder", "checkpoint_seconds", "workers", "tensorboard")
 """Settings that change no bit, and places, since data may move: their fingerprint counts."""
 
+_NOT_DECAYED = ("bias", "beta", "gamma")
+
 
 class Training:
     """One run's training, from its beginning or from its newest checkpoint.
@@ -197,7 +199,9 @@ def _optimizer(settings: Settings, samples: int) -> Optimizer:
     kind = type(get_optimizer(settings.optimizer))
     options: dict[str, Any] = {
         "momentum": settings.momentum,
+        "nesterov": settings.nesterov or None,
         "weight_decay": settings.weight_decay,
+        "no_decay": _NOT_DECAYED if settings.weight_decay else None,
         "clipvalue": settings.clip_value,
         "clipnorm": settings.clip_norm,
         "global_clipnorm": settings.clip_global_norm,
@@ -206,6 +210,8 @@ def _optimizer(settings: Settings, samples: int) -> Optimizer:
         "ema_momentum": settings.average,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    if settings.nesterov and (settings.optimizer != "sgd" or not settings.momentum):
+        raise ConfigError("nesterov is for sgd with a momentum")
     if "momentum" in given and settings.optimizer not in ("sgd", "rmsprop"):
         raise ConfigError(f"momentum is for sgd and rmsprop; {settings.optimizer} has none")
     batches = math.ceil(samples / settings.batch_size)
