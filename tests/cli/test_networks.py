@@ -17,10 +17,8 @@ from chainrule.layers import BatchNormalization
 from chainrule.models import Model
 from chainrule.networks import (
     NETWORKS,
-    conv32_conv64_conv128,
     conv32_conv64_dense64,
     conv32_dense128,
-    conv32x2_conv64x2_conv128x2,
     digits,
     get_network,
     resnet20,
@@ -81,28 +79,24 @@ def test_an_unknown_network_lists_the_known() -> None:
 
 # --- Networks with batch normalisation -----------------------------------------------------------------------
 
-SMALLEST = {"conv32-conv64-conv128": 8, "conv32x2-conv64x2-conv128x2": 8, "resnet20": 4}
+SMALLEST = {"conv32-conv64-conv128": 8, "conv32-conv64-conv128-conv256": 8, "resnet20": 4}
 
 
-def test_conv32_conv64_conv128() -> None:
-    model = conv32_conv64_conv128((28, 28, 1), 10)
+CHAINS = {
+    "conv32-conv64-conv128": ((28, 28, 1), (32, 64, 128), (4, 4)),
+    "conv32-conv64-conv128-conv256": ((32, 32, 3), (32, 64, 128, 256), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains_of_convolutions(name: str) -> None:
+    input_shape, filters, last = CHAINS[name]
+    model = get_network(name)(input_shape, 10)
     stage = ["Conv2D", "BatchNormalization", "Activation", "MaxPooling2D"]
-    assert kinds(model) == ["Rescaling", *3 * stage, "Flatten", "Dropout", "Dense"]
-    convolutions = 9 * (1 * 32 + 32 * 64 + 64 * 128)
-    assert model.count_params() == convolutions + 4 * (32 + 64 + 128) + (3 * 3 * 128 + 1) * 10
-
-
-def test_conv32x2_conv64x2_conv128x2() -> None:
-    model = conv32x2_conv64x2_conv128x2((32, 32, 3), 10)
-    convolution = ["Conv2D", "BatchNormalization", "Activation"]
-    assert kinds(model) == [
-        "Rescaling",
-        *3 * [*2 * convolution, "MaxPooling2D"],
-        "GlobalAveragePooling2D",
-        "Dense",
-    ]
-    convolutions = 9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128)
-    assert model.count_params() == convolutions + 2 * 4 * (32 + 64 + 128) + (128 + 1) * 10
+    assert kinds(model) == ["Rescaling", *len(filters) * stage, "Flatten", "Dense"]
+    convolutions = sum(9 * before * after for before, after in zip((input_shape[-1], *filters), filters, strict=False))
+    dense = (last[0] * last[1] * filters[-1] + 1) * 10
+    assert model.count_params() == convolutions + 4 * sum(filters) + dense
 
 
 def test_resnet20_has_twenty_layers_and_the_papers_weights() -> None:

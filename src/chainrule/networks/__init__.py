@@ -5,7 +5,7 @@ and ends in a softmax, so that its outputs are probabilities.
 """
 
 from chainrule.networks.named import NETWORKS, NetworkFunction, get_network
-from chainrule.networks.normalised import conv32_conv64_conv128, conv32x2_conv64x2_conv128x2
+from chainrule.networks.normalised import conv32_conv64_conv128, conv32_conv64_conv128_conv256
 from chainrule.networks.plain import conv32_conv64_dense64, conv32_dense128, digits
 from chainrule.networks.residual import resnet20
 
@@ -13,9 +13,9 @@ __all__ = [
     "NETWORKS",
     "NetworkFunction",
     "conv32_conv64_conv128",
+    "conv32_conv64_conv128_conv256",
     "conv32_conv64_dense64",
     "conv32_dense128",
-    "conv32x2_conv64x2_conv128x2",
     "digits",
     "get_network",
     "resnet20",

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from chainrule.errors import ConfigError
 from chainrule.models import Model
-from chainrule.networks.normalised import conv32_conv64_conv128, conv32x2_conv64x2_conv128x2
+from chainrule.networks.normalised import conv32_conv64_conv128, conv32_conv64_conv128_conv256
 from chainrule.networks.plain import conv32_conv64_dense64, conv32_dense128, digits
 from chainrule.networks.residual import resnet20
 
@@ -20,7 +20,7 @@ NETWORKS: Mapping[str, NetworkFunction] = {
     "conv32-dense128": conv32_dense128,
     "conv32-conv64-dense64": conv32_conv64_dense64,
     "conv32-conv64-conv128": conv32_conv64_conv128,
-    "conv32x2-conv64x2-conv128x2": conv32x2_conv64x2_conv128x2,
+    "conv32-conv64-conv128-conv256": conv32_conv64_conv128_conv256,
     "resnet20": resnet20,
     "digits": digits,
 }
