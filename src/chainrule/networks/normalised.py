@@ -41,8 +41,7 @@ def conv32_conv64_conv128_conv256(input_shape: Sequence[int], classes: int, scal
 
     [Conv (3x3, same) - BatchNorm - relu - MaxPool 2 (same)] with 32, 64, 128 and 256 filters - Flatten -
     Dense (softmax).  Filters double where pooling halves the image, as in the VGG networks of Simonyan and
-    Zisserman (ICLR 2015), with one convolution to a size: for the time of a few epochs that learns more than two
-    or three.
+    Zisserman (ICLR 2015), but with one convolution to a size, which keeps an epoch short.
 
     Args:
         input_shape: (height, width, channels) of an image, 8 pixels or more on each side.
