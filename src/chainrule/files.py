@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chainrule.errors import RunFolderError
 
-__all__ = ["reason", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["make_folder", "reason", "write_bytes_atomic", "write_text_atomic"]
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
@@ -70,6 +70,25 @@ def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError, ValueError):
             draft.unlink(missing_ok=True)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those that it lies in, where they are not there yet.
+
+    Raises:
+        RunFolderError: It cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_folder(Path(folder) / "a" / "b")
+        ...     (Path(folder) / "a" / "b").is_dir()
+        True
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"'{path}': cannot be made ({reason(error)}); expected the name of a folder") from None
 
 
 def reason(error: Exception) -> str:

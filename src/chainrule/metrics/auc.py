@@ -87,18 +87,21 @@ class AUC(Totals):
             return float("nan")
         true, untrue = self.total("hits in all"), self.total("false in all")
         usable = np.flatnonzero((true > 0) & (untrue > 0))
-        areas = [self._area(hits[k], false[k], true[k], untrue[k]) for k in usable]
-        return float(np.mean(areas)) if areas else float("nan")
+        if not len(usable):
+            return float("nan")
+        return float(self._areas(hits[usable], false[usable], true[usable, None], untrue[usable, None]).mean())
 
-    def _area(self, hits: Array, false: Array, true: float, untrue: float) -> float:
-        """From the counts above each threshold, which rise."""
+    def _areas(self, hits: Array, false: Array, true: Array, untrue: Array) -> Array:
+        """From the counts above each threshold, which rise: a row for each class."""
         recall = hits / true
         if self.curve == "ROC":
             fallout = false / untrue
-            return float(((fallout[:-1] - fallout[1:]) * (recall[:-1] + recall[1:]) / 2).sum())
+            found: Array = ((fallout[:, :-1] - fallout[:, 1:]) * (recall[:, :-1] + recall[:, 1:]) / 2).sum(axis=1)
+            return found
         decided = hits + false
         precision = np.divide(hits, decided, out=np.ones_like(hits), where=decided > 0)
-        return float(((recall[:-1] - recall[1:]) * precision[:-1]).sum())
+        found = ((recall[:, :-1] - recall[:, 1:]) * precision[:, :-1]).sum(axis=1)
+        return found
 
 
 def _over_samples(marks: Tensor, above: Tensor) -> Tensor:
