@@ -121,7 +121,7 @@ def _loop(samples: int, rounds: int) -> dict[str, float]:
     x, y = images(samples + held_out)
     bare, full = _loop_model([]), _loop_model(LOOP_METRICS)
     few = slice(0, STEPS_IN_TURN * batch)
-    with _native_time() as native, tempfile.TemporaryDirectory() as folder:
+    with _native_time() as (native, processor), tempfile.TemporaryDirectory() as folder:
         for model in (bare, full):
             model.fit(x[few], y[few], batch_size=batch, verbose=0)
         turns: list[list[float]] = [[], []]
@@ -134,11 +134,14 @@ def _loop(samples: int, rounds: int) -> dict[str, float]:
         ratio = statistics.median(b / a for a, b in zip(*turns, strict=True))
         steps = -(-samples // batch)
         native.clear()
+        processor.clear()
         marks: list[float] = []
+        busy: list[float] = []
 
         def mark() -> None:
-            """Python's time so far."""
+            """Python's time so far, by the clock and as processor time."""
             marks.append(time.perf_counter() - sum(native.values()))
+            busy.append(time.thread_time() - sum(processor.values()))
 
         note = cr.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs=None: mark())
         with _terminal():
@@ -153,12 +156,13 @@ def _loop(samples: int, rounds: int) -> dict[str, float]:
                 callbacks=[*_loop_callbacks(folder), note],
             )
             mark()
-    python = [after - before for before, after in itertools.pairwise(marks)]
-    each = statistics.median(python[2:-1])  # the first epoch and the end hold what is done once
+    python, work = ([after - before for before, after in itertools.pairwise(times)] for times in (marks, busy))
+    each = min(python[2:-1])  # the first epoch and the end hold what is done once
     return {
         "bare steps": without * steps,
         "metrics in the steps": (min(with_metrics / without, ratio) - 1) * without * steps,
         "Python: callbacks, files, progress": each,
+        "the same as processor time": min(work[2:-1]),
         "validation's forward runs": native["evaluate"] / LOOP_EPOCHS,
         "once a fit: imports, checks, the data's hash": sum(python) - LOOP_EPOCHS * each,
     }
@@ -200,25 +204,27 @@ def _loop_callbacks(folder: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _native_time() -> Iterator[Counter[str]]:
-    """Seconds in calls of native steps, by the name of the graph."""
+def _native_time() -> Iterator[tuple[Counter[str], Counter[str]]]:
+    """Seconds in calls of native steps by the name of the graph, and the caller's processor time in them."""
     import time
 
     from chainrule.engines.native.executable import Executable
 
     spent: Counter[str] = Counter()
+    processor: Counter[str] = Counter()
     real = Executable.run_steps
 
     def run_steps(engine: Executable, *arguments: Any) -> int:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.thread_time()
         try:
             return real(engine, *arguments)
         finally:
             spent[engine.graph.name] += time.perf_counter() - began  # type: ignore[assignment]
+            processor[engine.graph.name] += time.thread_time() - busy  # type: ignore[assignment]
 
     Executable.run_steps = run_steps  # type: ignore[method-assign,assignment]
     try:
-        yield spent
+        yield spent, processor
     finally:
         Executable.run_steps = real  # type: ignore[method-assign]
 

@@ -74,7 +74,8 @@ class AUC(Totals):
         weight: Any = 1.0
         if sample_weight is not None:
             weight = ops.expand_dims(ops.cast(as_tensor(sample_weight), "float64"), -1)
-        flat = ops.reshape(ops.cast(score, "float64"), (-1, classes))
+        # A sum is stored before it is compared with each threshold: the quotients of a softmax are taken once.
+        flat = ops.sum(ops.reshape(ops.cast(score, "float64"), (-1, classes, 1)), axis=-1)
         above = ops.cast(ops.expand_dims(flat, -1) > tensor(self._thresholds), "float64")
         for name, marks in (("hits", true * weight), ("false", (1 - true) * weight)):
             self.add_to(name, _over_samples(marks, above))
