@@ -151,7 +151,9 @@ def run_overhead(options: argparse.Namespace) -> tuple[Any, str]:
     found = overhead.measure(
         options.nets or list(NETWORKS), options.batches[0], options.threads[-1], options.rounds, options.env
     )
-    return found, overhead.table(found)
+    samples = 6000 if options.quick else 60000
+    loop = overhead.measure_loop(options.threads[-1], options.rounds, samples, options.env)
+    return {"steps": found, "loop": loop}, f"{overhead.table(found)}\n\n{overhead.loop_table(loop)}"
 
 
 def run_accuracy(options: argparse.Namespace) -> tuple[Any, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chainrule.errors import RunFolderError
 
-__all__ = ["reason", "remove_drafts", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["make_folder", "reason", "remove_drafts", "write_bytes_atomic", "write_text_atomic"]
 
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -81,6 +81,25 @@ def remove_drafts(folder: Path) -> None:
         if _DRAFT.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those that it lies in, where they are not there yet.
+
+    Raises:
+        RunFolderError: It cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_folder(Path(folder) / "a" / "b")
+        ...     (Path(folder) / "a" / "b").is_dir()
+        True
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"'{path}': cannot be made ({reason(error)}); expected the name of a folder") from None
 
 
 def reason(error: Exception) -> str:

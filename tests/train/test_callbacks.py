@@ -13,7 +13,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import callbacks as kinds
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, RunFolderError
 
 Array = np.ndarray[Any, Any]
 
@@ -267,3 +267,16 @@ def test_a_penalty_joins_the_loss() -> None:
     assert built.evaluate(X, Y) == pytest.approx(1 + 0.5 * 2 + 0.25 * 2)
     built.fit(X, Y, batch_size=6, verbose=0)
     np.testing.assert_allclose(built.get_weights()[0], 1 - 0.1 * (2 + 0.5 + 0.5), rtol=1e-6)
+
+
+def test_folders_are_made_before_the_first_step(tmp_path: Path) -> None:
+    for make in (kinds.CSVLogger, kinds.JSONLogger, kinds.ModelCheckpoint):
+        train(make(tmp_path / make.__name__ / "in" / "file.safetensors"), epochs=1)
+        assert (tmp_path / make.__name__ / "in" / "file.safetensors").exists()
+        (tmp_path / "file").write_text("here")
+        built = model()
+        with pytest.raises(RunFolderError, match=r"cannot be made \(.*\); expected the name of a folder"):
+            train(make(tmp_path / "file" / "in" / "a.safetensors"), built=built)
+        assert not int(built.optimizer.iterations.data)
+    train(kinds.ModelCheckpoint(tmp_path / "{epoch}" / "a.safetensors"), epochs=2)
+    assert (tmp_path / "2" / "a.safetensors").exists()

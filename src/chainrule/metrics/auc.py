@@ -74,7 +74,8 @@ class AUC(Totals):
         weight: Any = 1.0
         if sample_weight is not None:
             weight = ops.expand_dims(ops.cast(as_tensor(sample_weight), "float64"), -1)
-        flat = ops.reshape(ops.cast(score, "float64"), (-1, classes))
+        # A sum is stored before it is compared with each threshold: the quotients of a softmax are taken once.
+        flat = ops.sum(ops.reshape(ops.cast(score, "float64"), (-1, classes, 1)), axis=-1)
         above = ops.cast(ops.expand_dims(flat, -1) > tensor(self._thresholds), "float64")
         for name, marks in (("hits", true * weight), ("false", (1 - true) * weight)):
             self.add_to(name, _over_samples(marks, above))
@@ -87,18 +88,21 @@ class AUC(Totals):
             return float("nan")
         true, untrue = self.total("hits in all"), self.total("false in all")
         usable = np.flatnonzero((true > 0) & (untrue > 0))
-        areas = [self._area(hits[k], false[k], true[k], untrue[k]) for k in usable]
-        return float(np.mean(areas)) if areas else float("nan")
+        if not len(usable):
+            return float("nan")
+        return float(self._areas(hits[usable], false[usable], true[usable, None], untrue[usable, None]).mean())
 
-    def _area(self, hits: Array, false: Array, true: float, untrue: float) -> float:
-        """From the counts above each threshold, which rise."""
+    def _areas(self, hits: Array, false: Array, true: Array, untrue: Array) -> Array:
+        """From the counts above each threshold, which rise: a row for each class."""
         recall = hits / true
         if self.curve == "ROC":
             fallout = false / untrue
-            return float(((fallout[:-1] - fallout[1:]) * (recall[:-1] + recall[1:]) / 2).sum())
+            found: Array = ((fallout[:, :-1] - fallout[:, 1:]) * (recall[:, :-1] + recall[:, 1:]) / 2).sum(axis=1)
+            return found
         decided = hits + false
         precision = np.divide(hits, decided, out=np.ones_like(hits), where=decided > 0)
-        return float(((recall[:-1] - recall[1:]) * precision[:-1]).sum())
+        found = ((recall[:, :-1] - recall[:, 1:]) * precision[:, :-1]).sum(axis=1)
+        return found
 
 
 def _over_samples(marks: Tensor, above: Tensor) -> Tensor:

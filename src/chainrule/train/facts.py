@@ -52,14 +52,13 @@ def facts_of(fitting: Fitting, *, data: bool = True) -> dict[str, Any]:
     """
     supply, optimizer = fitting.supply, fitting.model.optimizer
     engines = fitting.steps.engines()
-    plan = fitting.plan_text()
     return {
         "chainrule": __version__,
         "source": package_digest(),
         **_versions(),
         **_machine(engines),
         "graph": _graph_digest(engines),
-        "plan": _digest(plan) if plan else None,
+        "plan": _plan_digest(engines),
         "batch_size": supply.batch_size,
         "steps_per_epoch": supply.batches,
         "shuffle": getattr(supply, "shuffle", None),
@@ -126,6 +125,12 @@ def _graph_digest(engines: Sequence[Engine]) -> str | None:
     """None for a graph with ops of a user's own, which no text can say all of."""
     texts = [canonical_text(engine.graph) for engine in engines]
     return None if None in texts else _digest("\n\n".join(map(str, texts)))
+
+
+def _plan_digest(engines: Sequence[Engine]) -> str | None:
+    """That of the plan, or over those of several; None for an engine that plans nothing."""
+    found = [engine.plan_digest() for engine in engines if hasattr(engine, "plan_digest")]
+    return found[0] if len(found) == 1 else _digest("\n".join(found)) if found else None
 
 
 def _array_digest(array: Array) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 import sys
 import threading
@@ -156,6 +157,7 @@ def compiled(
     generator = Generator(target.lanes32)
     plan = build_plan(graph, generator, batch, options, gathered)
     text, program = emit_plan(plan, generator, target, host(), checked=checked, profile=profile)
+    program = replace(program, plan=hashlib.sha256(str(plan).encode()).hexdigest())
     dump("ir", lambda: text)
     dump("assembly", lambda: emit_assembly(text, target))
     objects = compile_objects(divided(text), target, threads=pool.get_threads())
@@ -221,7 +223,6 @@ class Executable:
         self._variables: Mapping[str, Array] | None = None
         self._changing = [entry.variable for entry in graph.state if entry.changes]
         self._at_least = at_least
-        self._plan_text: str | None = None
         self._frame: FrameType | None = None
         self._lock = threading.RLock()
         _alive.add(self)
@@ -298,15 +299,16 @@ class Executable:
                 self._state_changed()
 
     def plan_text(self) -> str:
-        """The plan for the smallest batch size that is planned for, in words."""
-        if self._plan_text is None:
-            from chainrule.engines.native.contractions import Generator
-            from chainrule.plan.build import build_plan
+        """The plan for the smallest batch size that is planned for, in words; it is made anew for this."""
+        from chainrule.engines.native.contractions import Generator
+        from chainrule.plan.build import build_plan
 
-            generator = Generator(host_target().lanes32)
-            plan = build_plan(self.graph, generator, max(self._at_least, 1), self._options, self._gathered)
-            self._plan_text = str(plan)
-        return self._plan_text
+        generator = Generator(host_target().lanes32)
+        return str(build_plan(self.graph, generator, max(self._at_least, 1), self._options, self._gathered))
+
+    def plan_digest(self) -> str:
+        """SHA-256 of the plan in words, which may be that of a larger batch size if one was met."""
+        return self._ready(max(self._at_least, 1)).program.plan
 
     def times(self) -> list[KernelTime]:
         """Where the time of the steps so far went, longest first; empty before the first step.

@@ -51,6 +51,7 @@ class Program:
         where: layers and ops of each stage.
         sites: what the checked build calls each access.
         checked, profile: how it was built.
+        plan: SHA-256 of the plan in words.
     """
 
     symbol: str
@@ -66,6 +67,7 @@ class Program:
     sites: tuple[str, ...] = ()
     checked: bool = False
     profile: bool = False
+    plan: str = ""
 
     def arrays(self) -> list[np.ndarray[Any, Any]]:
         """The constants."""

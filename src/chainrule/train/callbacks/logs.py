@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from chainrule.errors import ConfigError, MissingDependencyError, RunFolderError
-from chainrule.files import reason
+from chainrule.files import make_folder, reason
 from chainrule.train.callback import Callback, Logs, as_json
 
 __all__ = ["CSVLogger", "JSONLogger", "LambdaCallback", "TensorBoard"]
@@ -23,6 +23,9 @@ class _FileLogger(Callback):
     def __init__(self, filename: str | os.PathLike[str], append: bool) -> None:
         self.filename, self.append = Path(filename), bool(append)
         self._file: IO[str] | None = None
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        make_folder(self.filename.parent)  # better refused now than after an epoch
 
     def _open(self) -> IO[str]:
         if self._file is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chainrule.checks import check_at_least, check_positive
 from chainrule.errors import CheckpointError, ConfigError, RunFolderError
-from chainrule.files import reason, remove_drafts
+from chainrule.files import make_folder, remove_drafts
 from chainrule.graph.op import Array
 from chainrule.train.callback import Callback, Logs, as_json, from_json
 from chainrule.train.callbacks.monitor import Mode, Monitor
@@ -27,7 +27,7 @@ class ModelCheckpoint(Callback):
     """Saves the model, or its weights, after each epoch or after the best ones.
 
     Args:
-        filepath: the file; ``{epoch}`` (from 1) and the names of numbers are filled in, such as
+        filepath: the file, whose folder is made; ``{epoch}`` (from 1) and the names of numbers are filled in, such as
             ``"model-{epoch:02d}-{val_loss:.3f}.safetensors"``.
         monitor: the number that is watched with `save_best_only`.
         save_best_only: save only what is better than everything before.
@@ -64,6 +64,11 @@ class ModelCheckpoint(Callback):
         self.interval = 0.0 if save_freq != "epoch" else float("inf")
         self._epoch, self._seen = 0, 0
 
+    def on_train_begin(self, logs: Logs = None) -> None:
+        folder = Path(self.filepath).parent
+        if "{" not in str(folder):
+            make_folder(folder)  # better refused now than after an epoch
+
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch
 
@@ -81,6 +86,7 @@ class ModelCheckpoint(Callback):
         if self.save_best_only and not self.monitor.improves(self.monitor.value(logs)):
             return
         path = self._path(logs)
+        make_folder(path.parent)
         with _averaged(self.model) if self.averaged else contextlib.nullcontext():
             (self.model.save_weights if self.save_weights_only else self.model.save)(path)
         if self.verbose:
@@ -167,17 +173,15 @@ class BackupAndRestore(Callback):
         from chainrule.train import checkpoint
         from chainrule.train.facts import changes
 
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"'{self.folder}': cannot be made ({reason(error)})") from None
+        make_folder(self.folder)
         remove_drafts(self.folder)
+        now = self._all_facts()  # here, and not when somebody waits for the training to end
         found, damaged = checkpoint.newest(self.folder)
         for text in damaged:
             self.tell(f"{text}; {'the training begins anew' if found is None else 'the one before it is used'}")
         if found is None:
             return
-        changed = changes(found.header["facts"], self._all_facts())
+        changed = changes(found.header["facts"], now)
         if changed and not self.accept_changes:
             raise CheckpointError(
                 f"'{self.folder}': the training would not go on to the same bits: {'; '.join(changed)}. {self.advice}"
