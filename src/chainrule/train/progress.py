@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -178,6 +177,8 @@ class ProgressBar(_Timed):
         """Columns of the terminal now."""
         if self._moves:
             return self._console.width
+        import shutil
+
         return shutil.get_terminal_size().columns  # rich takes 80 for granted
 
     def _show(self, logs: Logs) -> None:
