@@ -187,6 +187,9 @@ def test_a_cache_that_is_not_used_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     folder.chmod(0o777)
     monkeypatch.setenv("CHAINRULE_CACHE", str(folder))
     assert "is not used, since" in machine.cache().problem
+    assert "as a warning said before" in machine.cache().problem
+    monkeypatch.setenv("CHAINRULE_CACHE_SIZE", "0")
+    assert machine.cache() == machine.Cache()
 
 
 def test_a_cache_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
