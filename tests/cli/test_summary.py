@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,3 +37,27 @@ def test_what_cannot_be_shown(refused: Callable[..., str], digits_run: Path) -> 
     assert "for named networks" in refused("summary", digits_run, "--classes", 3)
     for shape in ("28", "28x28", "0x8x1", "axbxc", "8x8x1x1"):
         assert "--input-shape: expected HEIGHTxWIDTHxCHANNELS" in refused("summary", "digits", "--input-shape", shape)
+
+
+def test_a_summary_as_an_object(chainrule: Command, digits_run: Path) -> None:
+    printed = chainrule("summary", digits_run, "--json")
+    assert (printed.status, printed.err) == (0, "")
+    found = json.loads(printed.out)
+    assert found["model"] == "digits"
+    assert found["layers"][0] == {
+        "name": "input",
+        "class": "Input",
+        "output_shape": [None, 8, 8, 1],
+        "parameters": 0,
+        "flops": 0,
+    }
+    assert found["layers"][-1]["output_shape"] == [None, 10]
+    totals = found["totals"]
+    assert totals["parameters"] == sum(layer["parameters"] for layer in found["layers"]) == 85450
+    assert totals["trained"] + totals["not_trained"] == totals["parameters"]
+    table = chainrule("summary", digits_run).out
+    for layer in found["layers"]:
+        assert any(
+            line.split()[:2] == [layer["name"], layer["class"]] and f"{layer['flops']:,}" in line
+            for line in table.splitlines()
+        )

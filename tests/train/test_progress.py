@@ -214,6 +214,26 @@ def test_an_epoch_that_was_cut_short_counts_what_it_saw(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.count("\n") == 1
 
 
+def test_the_time_of_compiling_does_not_count_as_slowness(terminal: Callable[..., Terminal]) -> None:
+    class SlowFirst(Callback):
+        def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+            import time
+
+            time.sleep(0.5 if batch == 0 and self.fitting.position.epoch == 0 else 0.02)
+
+        def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+            (bar,) = (callback for callback in self.fitting.chain if isinstance(callback, ProgressBar))
+            bar.measure()
+            rates.append(bar.rate)
+
+    rates: list[float] = []
+    terminal(200)
+    model, x, y = model_and_data()
+    model.fit(x, y, batch_size=8, epochs=1, verbose=1, callbacks=[SlowFirst()])
+    assert rates[0] < 8 / 0.5
+    assert min(rates[2:]) > 8 / 0.5
+
+
 def test_a_failing_callback_leaves_the_cursor_visible(terminal: Callable[..., Terminal]) -> None:
     class Fails(Callback):
         def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:

@@ -17,6 +17,7 @@ from chainrule.versions import versions
 __all__ = ["run"]
 
 _FAILED = 1
+_TEST_NAME = 13  # characters of the longest test's name
 
 T = TypeVar("T")
 
@@ -133,10 +134,9 @@ class _Report:
         say("")
         say(painted("self-test", "bold"))
         for test in tests:
-            lines = pairs([(test.name.ljust(13), f"{'ok' if test.ok else 'FAILED'}: {test.detail}")], self._width)
-            lines[0] = lines[0].replace("ok:", f"{painted('ok', 'green')}:", 1) if test.ok else lines[0]
-            lines[0] = lines[0].replace("FAILED:", f"{painted('FAILED', 'red')}:", 1)
-            say("\n".join(lines))
+            word, colour = ("ok", "green") if test.ok else ("FAILED", "red")
+            text = "\n".join(pairs([(test.name.ljust(_TEST_NAME), f"{word}: {test.detail}")], self._width))
+            say(text.replace(f"{word}:", f"{painted(word, colour)}:", 1))
 
     # -- printing -----------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class _Report:
     def _failed(self, what: str, why: str) -> None:
         self.ok = False
         self.found.setdefault("problems", {})[what] = why
-        self._section(what, [(painted("FAILED", "red"), why)])
+        self._section(what, [("FAILED", why)])
 
     def _section(self, title: str, rows: list[tuple[str, str]]) -> None:
         if self._quiet:
@@ -159,7 +159,8 @@ class _Report:
         if title != "versions":
             say("")
         say(painted(title, "bold"))
-        say("\n".join(pairs(rows, self._width)))
+        text = "\n".join(pairs(rows, self._width))
+        say(text.replace("  FAILED  ", f"  {painted('FAILED', 'red')}  ", 1))
 
 
 def _vectors(found: Any) -> str:

@@ -185,8 +185,12 @@ def cache() -> Cache:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = open_cache()
+    is_off = os.environ.get("CHAINRULE_CACHE") == "off" or not (os.environ.get("CHAINRULE_CACHE_SIZE") or "1").strip(
+        "0"
+    )
     if found is None:
-        return Cache(problem="; ".join(str(item.message) for item in caught))
+        problem = "; ".join(str(item.message) for item in caught)
+        return Cache(problem=problem if problem or is_off else "it cannot be used, as a warning said before")
     try:
         entries, size = found.usage()
         with tempfile.TemporaryFile(dir=found.folder) as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +124,7 @@ def _print(name: str, priced: Priced, rows: Sequence[_Row]) -> None:
             cells.append((str(row.stage), row.label, row.kind, _short(row.flops), _short(row.bytes), share))
     target = host_target()
     flops = sum(row.flops for row in rows)
-    say(f"training step of {name!r}, {plan.batch} samples")
+    say(textwrap.fill(f"training step of {name!r}, {plan.batch} samples", width))
     say("\n".join(table(cells, 2 if narrow else 3, width, flexible=1)))
     facts = [
         ("kernels", f"{len(rows)} in {len(plan.stages)} stages; those of one stage may run side by side"),

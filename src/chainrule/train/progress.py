@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -59,6 +58,7 @@ class _Timed(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
+        self._warm = (0.0, 0)
         self._first = self.fitting.position.batches  # above 0 where a run goes on inside an epoch
         self._closed = False
 
@@ -70,10 +70,16 @@ class _Timed(Callback):
             done = min(self.fitting.position.batches * size, samples)
             self.seen = done - min(self._first * size, samples)
 
+    def warmed_up(self) -> None:
+        """What comes from now on is what `rate` tells: before it, the step was compiled."""
+        self.measure()
+        self._warm = (self.seconds, self.seen)
+
     @property
     def rate(self) -> float:
-        """Samples a second."""
-        return self.seen / self.seconds
+        """Samples a second; 0 before the first ones."""
+        seconds, seen = self._warm if self.seen > self._warm[1] else (0.0, 0)
+        return (self.seen - seen) / max(self.seconds - seconds, 1e-9)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         self._close()
@@ -113,7 +119,8 @@ class ProgressBar(_Timed):
         self._console: Console = Console(highlight=False)
         self._plain: EpochLines | None = None
         self._live: Live | None = None
-        self._latest = 0.0
+        self._latest, self._compiled = 0.0, False
+        self._logs: Logs = None
         self._epoch_seconds: list[float] = []
         self._peak_share = _PeakShare()
         self._moves = not self._console.is_dumb_terminal
@@ -142,6 +149,10 @@ class ProgressBar(_Timed):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         now = time.perf_counter()
+        if not self._compiled:
+            self._compiled = True
+            self.warmed_up()
+        self._logs = logs
         if self._live is not None and now - self._latest >= self.interval:
             self._latest = now
             self._show(logs)
@@ -150,6 +161,8 @@ class ProgressBar(_Timed):
         super().on_test_begin(logs)
         if self._plain is not None:
             self._plain.on_test_begin(logs)
+        elif self._live is not None:
+            self._show(self._logs)  # validation may take a while
 
     def on_interrupt(self) -> None:
         super().on_interrupt()
@@ -178,6 +191,8 @@ class ProgressBar(_Timed):
         """Columns of the terminal now."""
         if self._moves:
             return self._console.width
+        import shutil
+
         return shutil.get_terminal_size().columns  # rich takes 80 for granted
 
     def _show(self, logs: Logs) -> None:
@@ -197,7 +212,8 @@ class ProgressBar(_Timed):
     def running(self, logs: Logs) -> list[str]:
         """The live line without its bar: it follows the first part."""
         done, steps = self.fitting.position.batches, self.params["steps"]
-        left: float = self.seconds * (steps - done) / max(1, done - self._first) if done > self._first else float("inf")
+        left = (self.params["samples"] - done * self.params["batch_size"]) / self.rate if self.seen else math.inf
+        left = max(0.0, left)
         narrow = self._width < _NARROW
         parts = [Part(self._name(), 0), Part(f"{done}/{steps}", 30), *_ranked(logs), *self._speed(40)]
         parts.append(Part(clock(left) if narrow else f"{clock(left)} left", 20))
@@ -208,8 +224,8 @@ class ProgressBar(_Timed):
 
     def _later(self) -> float:
         """Seconds that the epochs after this one will take, going by those that are done."""
-        known = self._epoch_seconds[-5:]
-        fresh = self.seconds * self.params["steps"] / max(1, self.fitting.position.batches - self._first)
+        known = self._epoch_seconds[1:][-5:]  # in the first one, steps were compiled
+        fresh = self.params["samples"] / self.rate if self.seen else math.inf
         each = sum(known) / len(known) if known else fresh
         epochs: int = self.params["epochs"] - self._epoch - 1
         return epochs * each
