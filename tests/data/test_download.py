@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import chainrule as cr
 from chainrule.data import Download, data_folder, fetch, mnist
-from chainrule.data.download import DATA_SETS, Published, PublishedFile
+from chainrule.data.published import DATA_SETS, Published, PublishedFile
 from chainrule.errors import ConfigError, DataError
 from tests.data.test_idx import as_idx
 
@@ -35,14 +34,18 @@ CONTENT = {
 Handler = Callable[[http.server.BaseHTTPRequestHandler, str], None]
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A small MNIST as the published one, and an empty data folder."""
-    files = tuple(
+def small_files() -> tuple[PublishedFile, ...]:
+    """A small MNIST as if it had been published."""
+    return tuple(
         dataclasses.replace(file, size=len(CONTENT[file.stem]), sha256=hashlib.sha256(CONTENT[file.stem]).hexdigest())
         for file in DATA_SETS["mnist"].files
     )
-    monkeypatch.setattr("chainrule.data.download.DATA_SETS", {"mnist": Published(files, ())})
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small MNIST as the published one, and an empty data folder."""
+    monkeypatch.setattr("chainrule.data.download.DATA_SETS", {"mnist": Published(small_files(), ())})
     monkeypatch.setenv("CHAINRULE_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("CHAINRULE_DATA_MIRROR", raising=False)
     return tmp_path / "home" / "mnist"
@@ -304,10 +307,11 @@ def test_a_folder_that_cannot_be_written(small: Path, tmp_path: Path, serve: Any
 
 def child(code: str) -> subprocess.Popen[str]:
     """Another process with the same small data set; it is told the code to run."""
-    facts = [(file.stem, file.rank, file.size, file.sha256) for file in cr.data.download.DATA_SETS["mnist"].files]
+    facts = [(file.stem, file.rank, file.size, file.sha256) for file in small_files()]
     start = f"""
         from chainrule.data import download
-        from chainrule.data.download import *
+        from chainrule.data.download import fetch
+        from chainrule.data.published import Published, PublishedFile
         files = tuple(PublishedFile(*fact) for fact in {facts})
         download.DATA_SETS = {{"mnist": Published(files, ())}}
     """

@@ -15,6 +15,7 @@ from chainrule.cli.recipes import RECIPES
 from chainrule.cli.schedule import SCHEDULES
 from chainrule.cli.settings import OPTIMIZERS
 from chainrule.cli.sources import DATA_SETS, DEFAULT_TEST_FRACTION
+from chainrule.data.published import DATA_SETS as DOWNLOADS
 from chainrule.errors import ChainruleError, ConfigError
 from chainrule.files import reason
 from chainrule.networks import NETWORKS
@@ -26,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "loss, accuracy and per-class accuracy of a saved model",
     "predict": "what a saved model takes images for",
     "summary": "the layers of a saved model or a named network",
+    "data": "check a data set of pictures, or download one by name",
 }
 
 _ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141  # the last two as a shell reports a program that a signal ended
@@ -46,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``chainrule``; by default those of this process.
 
     Returns:
-        The exit status: 0; 2 after an error; 130 after Ctrl-C; 141 if nobody reads the output any more.
+        The exit status: 0; 1 if ``data check`` found a problem; 2 after an error; 130 after Ctrl-C; 141 if nobody
+        reads the output any more.
 
     >>> main(["summary", "digits", "--input-shape", "1x1x1"])
     2
@@ -94,7 +97,8 @@ def _run(words: list[str]) -> int:
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     if unparsed:
-        raise _unparsed(unparsed[0], commands.get(named or "", parser))
+        name = " ".join([arguments.command, *filter(None, [getattr(arguments, "action", None)])])
+        raise _unparsed(unparsed[0], commands[name])
     command = importlib.import_module(f"chainrule.cli.{arguments.command}")
     status: int = command.run(arguments)
     return status
@@ -126,6 +130,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     _add_evaluate(commands["evaluate"])
     _add_predict(commands["predict"])
     _add_summary(commands["summary"])
+    commands.update(_add_data(commands["data"]))
     return parser, commands
 
 
@@ -210,6 +215,25 @@ def _add_summary(parser: Parser) -> None:
         help="the images of a named network, such as 28x28x1 (default: those of its usual data set)",
     )
     parser.add_argument("--classes", type=positive, metavar="N", help="the classes of a named network (default: 10)")
+
+
+def _add_data(parser: Parser) -> dict[str, Parser]:
+    group = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    check = group.add_parser(
+        "check", help="read every picture, and report what is wrong (exit status 1) or nothing (0)"
+    )
+    check.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="folders of classes, or of train, val and test that hold such; a csv list, an .npz file, or idx files",
+    )
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    download = group.add_parser("download", help="have the files of a data set, each checked by its SHA-256")
+    download.add_argument("name", metavar="NAME", help=", ".join(DOWNLOADS))
+    download.add_argument(
+        "--to", metavar="FOLDER", help="where they go (default: the folder where they are looked for)"
+    )
+    return {"data check": check, "data download": download}
 
 
 def _add_split(parser: Parser) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from chainrule.errors import DataError, MissingDependencyError
 from chainrule.graph.op import Array
 
-__all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture"]
+__all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture", "read_with_mode"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -53,8 +53,16 @@ def read_picture(
         DataError: it cannot be read, or is damaged; the message names the file.
         MissingDependencyError: Pillow is not installed.
     """
+    return read_with_mode(path, channels, size, fit)[0]
+
+
+def read_with_mode(
+    path: str | os.PathLike[str], channels: int = 3, size: tuple[int, int] | None = None, fit: Fit = "cover"
+) -> tuple[Array, str]:
+    """As `read_picture`, and the mode that the file itself has."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     with _opened(path) as image:
+        own: str = image.mode
         try:
             if size is not None:
                 image.draft(mode, (size[1], size[0]))  # a JPEG is decoded at a fraction of its size where that will do
@@ -66,7 +74,7 @@ def read_picture(
             array = np.asarray(image, np.uint8)
         except _damage() as error:
             raise DataError(f"'{path}': the picture is damaged ({error})") from None
-    return array.reshape(*array.shape[:2], channels)
+    return array.reshape(*array.shape[:2], channels), own
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
