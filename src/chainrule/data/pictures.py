@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +18,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 Fit: TypeAlias = Literal["cover", "contain", "stretch"]
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_WHOLE = 1 << 20  # bytes of a file that is read in one go
 
 
 def is_picture(name: str) -> bool:
@@ -65,7 +67,8 @@ def read_with_mode(
         own: str = image.mode
         try:
             if size is not None:
-                image.draft(mode, (size[1], size[0]))  # a JPEG is decoded at a fraction of its size where that will do
+                wanted = size if _orientation(image) >= 5 else (size[1], size[0])
+                image.draft(mode, wanted)  # a JPEG is decoded at a fraction of its size where that will do
             image = _upright(image)
             if image.mode != mode:
                 image = image.convert(mode)
@@ -80,7 +83,10 @@ def read_with_mode(
 def _opened(path: str | os.PathLike[str]) -> Any:
     image = _pillow()
     try:
-        return image.open(path)
+        with open(path, "rb", buffering=0) as file:
+            content = file.read(_WHOLE + 1)
+        # A small file is read in one go: Pillow reads a header in dozens of pieces, which costs more than it is long.
+        return image.open(path if len(content) > _WHOLE else io.BytesIO(content))
     except FileNotFoundError:
         raise DataError(f"'{path}': there is no such file") from None
     except _damage() as error:
