@@ -277,12 +277,14 @@ def test_a_file_of_the_users_is_named_and_left_alone(small: Path, serve: Any, co
 
 def test_a_draft_of_a_dead_process_goes_and_a_young_one_stays(small: Path, serve: Any) -> None:
     small.mkdir(parents=True)
-    old, young = small / ".old.part", small / ".young.part"
-    for path in (old, young):
+    draft = ".train-images-idx3-ubyte.0123456789abcde{}.part"
+    old, young, other = small / draft.format(0), small / draft.format(1), small / ".other.part"
+    for path in (old, young, other):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
+    os.utime(other, (1, 1))
     fetch("mnist", mirrors=[serve(well).address], report=lambda event: None)
-    assert (old.exists(), young.exists()) == (False, True)
+    assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
 
 
 def test_progress_is_reported(small: Path, serve: Any) -> None:

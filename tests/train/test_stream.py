@@ -167,7 +167,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_file_system_that_hangs() -> None:
             print("reading", flush=True)
             threading.Event().wait()
 
-        model().fit(Made(200, before=hang), batch_size=8, workers=2, verbose=0)
+        model().fit(Made(200, before=hang), batch_size=8, workers=1, verbose=0)
     """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import re
 import secrets
 import sys
 import time
@@ -189,7 +190,7 @@ def _fetch_file(
     failures = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_old_drafts(folder)
+        _remove_old_drafts(folder, file)
         for base in bases:
             event = Download(str(folder / f"{file.name}.gz"), f"{base}/{file.name}.gz")
             report(event)
@@ -309,8 +310,9 @@ def _words(error: Exception) -> str:
     return reason(error) or type(error).__name__
 
 
-def _remove_old_drafts(folder: Path) -> None:
-    for path in folder.glob(f".*{_PART}"):
+def _remove_old_drafts(folder: Path, file: PublishedFile) -> None:
+    ours = re.compile(rf"\.{re.escape(file.name)}\.[0-9a-f]{{16}}{re.escape(_PART)}")  # the folder may hold much else
+    for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process deletes too
-            if time.time() - path.stat().st_mtime > _PART_SECONDS:
+            if ours.fullmatch(path.name) and time.time() - path.stat().st_mtime > _PART_SECONDS:
                 path.unlink()
