@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import chainrule as cr
 from chainrule.data import Download, data_folder, fetch, mnist
-from chainrule.data.download import DATA_SETS, Published, PublishedFile
+from chainrule.data.published import DATA_SETS, Published, PublishedFile
 from chainrule.errors import ConfigError, DataError
 from tests.data.test_idx import as_idx
 
@@ -35,14 +34,18 @@ CONTENT = {
 Handler = Callable[[http.server.BaseHTTPRequestHandler, str], None]
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A small MNIST as the published one, and an empty data folder."""
-    files = tuple(
+def small_files() -> tuple[PublishedFile, ...]:
+    """A small MNIST as if it had been published."""
+    return tuple(
         dataclasses.replace(file, size=len(CONTENT[file.stem]), sha256=hashlib.sha256(CONTENT[file.stem]).hexdigest())
         for file in DATA_SETS["mnist"].files
     )
-    monkeypatch.setattr("chainrule.data.download.DATA_SETS", {"mnist": Published(files, ())})
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small MNIST as the published one, and an empty data folder."""
+    monkeypatch.setattr("chainrule.data.download.DATA_SETS", {"mnist": Published(small_files(), ())})
     monkeypatch.setenv("CHAINRULE_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("CHAINRULE_DATA_MIRROR", raising=False)
     return tmp_path / "home" / "mnist"
@@ -274,12 +277,14 @@ def test_a_file_of_the_users_is_named_and_left_alone(small: Path, serve: Any, co
 
 def test_a_draft_of_a_dead_process_goes_and_a_young_one_stays(small: Path, serve: Any) -> None:
     small.mkdir(parents=True)
-    old, young = small / ".old.part", small / ".young.part"
-    for path in (old, young):
+    draft = ".train-images-idx3-ubyte.0123456789abcde{}.part"
+    old, young, other = small / draft.format(0), small / draft.format(1), small / ".other.part"
+    for path in (old, young, other):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
+    os.utime(other, (1, 1))
     fetch("mnist", mirrors=[serve(well).address], report=lambda event: None)
-    assert (old.exists(), young.exists()) == (False, True)
+    assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
 
 
 def test_progress_is_reported(small: Path, serve: Any) -> None:
@@ -304,10 +309,11 @@ def test_a_folder_that_cannot_be_written(small: Path, tmp_path: Path, serve: Any
 
 def child(code: str) -> subprocess.Popen[str]:
     """Another process with the same small data set; it is told the code to run."""
-    facts = [(file.stem, file.rank, file.size, file.sha256) for file in cr.data.download.DATA_SETS["mnist"].files]
+    facts = [(file.stem, file.rank, file.size, file.sha256) for file in small_files()]
     start = f"""
         from chainrule.data import download
-        from chainrule.data.download import *
+        from chainrule.data.download import fetch
+        from chainrule.data.published import Published, PublishedFile
         files = tuple(PublishedFile(*fact) for fact in {facts})
         download.DATA_SETS = {{"mnist": Published(files, ())}}
     """

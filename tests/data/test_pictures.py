@@ -70,6 +70,26 @@ def test_a_camera_that_lay_on_its_side(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), np.rot90(array, -1))
 
 
+def test_a_large_file_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", pixels(1, (40, 40, 3)))
+    small = read_picture(path)
+    monkeypatch.setattr("chainrule.data.pictures._WHOLE", 100)
+    np.testing.assert_array_equal(read_picture(path), small)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_picture(path)
+
+
+def test_a_jpeg_on_its_side_is_decoded_large_enough(tmp_path: Path) -> None:
+    image = Image.fromarray(np.repeat(np.repeat(pixels(1, (50, 100, 3)), 8, 0), 8, 1))  # 400x800
+    upright = read_picture(save(tmp_path / "a.jpg", np.asarray(image), quality=95), size=(200, 100))
+    exif = image.getexif()
+    exif[0x0112] = 6  # shown turned to the right
+    image.rotate(90, expand=True).save(tmp_path / "b.jpg", quality=95, exif=exif)
+    turned = read_picture(tmp_path / "b.jpg", size=(200, 100))
+    assert np.abs(turned.astype(int) - upright).mean() < 3
+
+
 @pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])
 def test_sizes(tmp_path: Path, fit: Any) -> None:
     path = save(tmp_path / "a.png", np.full((20, 40, 3), 200, np.uint8))

@@ -11,6 +11,7 @@ from chainrule.cli.options import Parser, image_shape, positive, seed_list, verb
 from chainrule.cli.presets import PRESETS, USUAL
 from chainrule.cli.settings import SETTINGS
 from chainrule.cli.sources import DATA_SETS, DEFAULT_TEST_FRACTION
+from chainrule.data.published import DATA_SETS as DOWNLOADS
 from chainrule.networks import NETWORKS
 from chainrule.plan.dump import LEVELS
 
@@ -21,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "resume": "go on with a run that was cut off, to the same bits as if it had not been",
     "evaluate": "loss, accuracy and per-class accuracy of a saved model",
     "predict": "what a saved model takes images for",
+    "data": "check a data set of pictures, or download one by name",
     "summary": "the layers of a saved model or a named network",
     "plan": "how a training step becomes machine code: stages, kernels, memory",
     "doctor": "what is installed, what this machine can do, and whether training works on it",
@@ -52,6 +54,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     _add_resume(commands["resume"])
     _add_evaluate(commands["evaluate"])
     _add_predict(commands["predict"])
+    commands.update(_add_data_actions(commands["data"]))
     _add_summary(commands["summary"])
     _add_plan(commands["plan"])
     _add_doctor(commands["doctor"])
@@ -149,6 +152,54 @@ def _add_network(parser: Parser) -> None:
         help="the images of a named network, such as 28x28x1 (default: those of its usual data set)",
     )
     parser.add_argument("--classes", type=positive, metavar="N", help="the classes of a named network (default: 10)")
+
+
+def _add_data_actions(parser: Parser) -> dict[str, Parser]:
+    group = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    check = group.add_parser(
+        "check", help="read every picture, and report what is wrong (exit status 1) or nothing (0)"
+    )
+    check.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="folders of classes, or of train, val and test that hold such; a csv list, an .npz file, or idx files",
+    )
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    download = group.add_parser("download", help="have the files of a data set, each checked by its SHA-256")
+    download.add_argument("name", metavar="NAME", help=", ".join(DOWNLOADS))
+    download.add_argument(
+        "--to", metavar="FOLDER", help="where they go (default: the folder where they are looked for)"
+    )
+    return {"data check": check, "data download": download}
+
+
+def _add_split(parser: Parser) -> None:
+    what = "picks the split of digits"
+    if parser.prog.endswith("train"):
+        what = "picks initial weights, the order of samples, dropout, and the split of digits"
+    parser.add_argument("--seed", type=whole, metavar="N", help=f"{what} (default: 0)")
+    parser.add_argument(
+        "--test-fraction",
+        type=real,
+        metavar="SHARE",
+        help=f"share of digits that is the test part (default: {DEFAULT_TEST_FRACTION})",
+    )
+
+
+def _choices(names: Sequence[str] | Mapping[str, object], field: str) -> str:
+    return f"one of {', '.join(names)} ({_defaults(field)})"
+
+
+def _defaults(field: str) -> str:
+    """The default of a setting for each data set.
+
+    >>> _defaults("optimizer")
+    'default: adam'
+    """
+    values = {data: getattr(recipe, field) for data, recipe in RECIPES.items()}
+    if len(set(values.values())) == 1:
+        return f"default: {next(iter(values.values()))}"
+    return f"default: {', '.join(f'{value} for {data}' for data, value in values.items())}"
 
 
 # -- what several commands take --------------------------------------------------------------------------------

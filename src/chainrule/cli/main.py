@@ -79,7 +79,8 @@ def _run(words: list[str]) -> int:
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     if unparsed:
-        raise _unparsed(unparsed[0], commands.get(named or "", parser))
+        name = " ".join([arguments.command, *filter(None, [getattr(arguments, "action", None)])])
+        raise _unparsed(unparsed[0], commands[name])
     command = importlib.import_module(f"chainrule.cli.{arguments.command}")
     status: int = command.run(arguments)
     return status

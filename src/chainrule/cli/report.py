@@ -85,6 +85,10 @@ def _pictures(training: Training, history: History, score: Score | None) -> list
         names = name_classes(training.data.class_names, len(score.confusion))
         confusion_matrix(folder / "confusion.png", score.confusion, names)
         drawn.append("confusion.png")
+        _draw_mistakes(folder / "mistakes.png", training, score, names)
+        drawn.append("mistakes.png")
+    if _draw_filters(folder / "filters.png", training):
+        drawn.append("filters.png")
     return drawn
 
 

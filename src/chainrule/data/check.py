@@ -1,25 +1,24 @@
-"""What a folder of pictures is like: what is broken, what is twice there, how classes and pixels are spread."""
+"""What a data set of pictures is like: what is broken, what is twice there, how classes and pixels are spread."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from chainrule.data.folder import class_folders, pictures_below
-from chainrule.data.pictures import picture_size, read_picture
+from chainrule.data.dataset import Dataset
+from chainrule.data.folder import GREY, class_folders, listed_files, pictures_below
+from chainrule.data.idx import idx_names, mnist
+from chainrule.data.look import Entry, Tally, entry_of, tally_array, tally_files
+from chainrule.data.npz import load_npz
+from chainrule.data.parts import part_folders
 from chainrule.errors import DataError
 
-__all__ = ["FolderReport", "PartReport", "check_folder"]
-
-_PARTS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
-"""What folders of parts are called."""
+__all__ = ["FolderReport", "PartReport", "check_data", "check_folder"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,8 @@ class PartReport:
         broken: each file that cannot be read, and why.
         sizes: how many pictures have each size, (height, width).
         modes: how many have each of Pillow's modes, such as ``RGB`` and ``L``.
-        mean, deviation: of each colour over all pixels, 0 to 1.
+        examples: a picture of each size and of each mode.
+        mean, deviation: of each channel over all pixels, 0 to 1; grey pictures have one.
         duplicates: groups of files of this part with the same pixels.
     """
 
@@ -41,6 +41,7 @@ class PartReport:
     broken: Mapping[str, str]
     sizes: Mapping[tuple[int, int], int]
     modes: Mapping[str, int]
+    examples: Mapping[tuple[int, int] | str, str]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     duplicates: Sequence[Sequence[str]]
@@ -76,9 +77,14 @@ class FolderReport:
                 name, why = next(iter(part.broken.items()))
                 found.append(f"{where}{_count(len(part.broken), 'file')} cannot be read, such as {name}: {why}")
             if len(part.sizes) > 1:
-                found.append(f"{where}pictures have {len(part.sizes)} sizes; training needs a size to bring them to")
+                most, *_, least = sorted(part.sizes, key=lambda size: -part.sizes[size])
+                such = " and ".join(f"{size[0]}x{size[1]} ({part.examples[size]})" for size in (most, least))
+                many = f"pictures have {len(part.sizes)} sizes, such as {such}"
+                found.append(f"{where}{many}; training needs a size to bring them to")
             if len(part.modes) > 1:
-                found.append(f"{where}pictures have the modes {', '.join(sorted(part.modes))}")
+                names = sorted(part.modes)
+                such = " and ".join(part.examples[name] for name in names[:2])
+                found.append(f"{where}pictures have the modes {', '.join(names)}, such as {such}")
             small = [name for name, count in part.classes.items() if count < 2]
             if small:
                 many = _count(len(small), "class", "classes")
@@ -103,32 +109,69 @@ def _count(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
-@dataclass
-class _Found:
-    """What was seen so far of one part."""
+def check_data(path: str | os.PathLike[str], workers: int = 2) -> FolderReport:
+    """Read every picture of a data set, whatever it comes in, and report on them.
 
-    classes: Counter[str] = field(default_factory=Counter)
-    broken: dict[str, str] = field(default_factory=dict)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    modes: Counter[str] = field(default_factory=Counter)
-    pixels: int = 0
-    total: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(3))
-    square: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(3))
-    content: dict[bytes, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    Args:
+        path: a folder as for `check_folder`, a folder with the idx files of MNIST or the like, a csv list of pictures
+            and classes, or an ``.npz`` file as for `load_npz`.
+        workers: threads that read.
+
+    Raises:
+        DataError: it is none of these, or cannot be read.
+    """
+    place = Path(path)
+    if place.suffix.lower() == ".npz" and not place.is_dir():
+        return _arrays(place, load_npz(place))
+    if place.suffix.lower() == ".csv" and not place.is_dir():
+        return _listed(place, workers)
+    if place.is_file():
+        raise DataError(f"'{place}' is a file; expected a folder of pictures or idx files, a .csv list or an .npz file")
+    if any((place / name).is_file() for name in idx_names("train-images", 3)):
+        return _arrays(place, mnist(place))
+    return check_folder(place, workers)
 
 
 def check_folder(folder: str | os.PathLike[str], workers: int = 2) -> FolderReport:
     """Read every picture of a data set, and report on them.
 
     Args:
-        folder: a folder of classes, or one of parts (``train``, ``validation``, ``test``) that hold folders of classes.
+        folder: a folder of classes, or one of parts (``train``, ``val``, ``test``) that hold folders of classes.
         workers: threads that read.
 
     Raises:
         DataError: there is no such folder, or it holds no classes.
     """
     root = Path(folder)
-    found = {name: _part(root, place, workers) for name, place in _parts(root)}
+    places = {place.name: place for place in part_folders(root).values()} or {"": root}
+    return _report(root, {name: _part(root, place, workers) for name, place in places.items()})
+
+
+def _part(root: Path, folder: Path, workers: int) -> Tally:
+    kinds = class_folders(folder)
+    entries = [entry_of(file, root, kind) for kind, place in kinds.items() for file in pictures_below(place)]
+    if not entries:
+        raise DataError(f"'{folder}' holds no pictures")
+    return tally_files(entries, kinds, workers)
+
+
+def _listed(path: Path, workers: int) -> FolderReport:
+    rows = listed_files(path)
+    entries = [Entry(os.path.join(path.parent, file), file, kind) for _, file, kind in rows]
+    return _report(path, {"": tally_files(entries, sorted({kind for _, _, kind in rows}), workers)})
+
+
+def _arrays(path: Path, data: Dataset) -> FolderReport:
+    images = data.x_train
+    scale = 1 / 255 if images.dtype == np.uint8 else 1 / (float(np.abs(images).max()) or 1.0)
+    parts = (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test))
+    return _report(path, {name: tally_array(x, y, data.class_names, name, scale) for name, x, y in parts})
+
+
+# -- from what was seen to a report --------------------------------------------------------------------------------
+
+
+def _report(root: Path, found: Mapping[str, Tally]) -> FolderReport:
     everywhere: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
     for name, part in found.items():
         for digest, files in part.content.items():
@@ -136,87 +179,24 @@ def check_folder(folder: str | os.PathLike[str], workers: int = 2) -> FolderRepo
     groups = [files for files in everywhere.values() if len(files) > 1]
     return FolderReport(
         str(root),
-        [_report(name, part) for name, part in found.items()],
+        [_part_report(name, part) for name, part in found.items()],
         [[file for _, _, file in files] for files in groups if len({part for part, _, _ in files}) > 1],
         [[file for _, _, file in files] for files in groups if len({kind for _, kind, _ in files}) > 1],
     )
 
 
-def _parts(root: Path) -> list[tuple[str, Path]]:
-    """The parts of a data set by name; one without a name where its folders are classes."""
-    inside = class_folders(root)
-    known = [name for names in _PARTS for name in inside if name.lower() in names]
-    if len(known) == len(inside) and all(_holds_folders(inside[name]) for name in known):
-        return [(name, inside[name]) for name in known]
-    return [("", root)]
-
-
-def _holds_folders(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.is_dir() for entry in entries)
-
-
-def _part(root: Path, folder: Path, workers: int) -> _Found:
-    found = _Found()
-    for kind, place in class_folders(folder).items():
-        found.classes[kind] = 0
-        files = pictures_below(place)
-        with ThreadPoolExecutor(workers) as pool:
-            for file, seen in zip(files, pool.map(_look, files), strict=True):
-                name = os.path.relpath(file, root)
-                if isinstance(seen, str):
-                    found.broken[name] = seen
-                else:
-                    _add(found, kind, name, seen)
-    return found
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one picture adds."""
-
-    size: tuple[int, int]
-    mode: str
-    digest: bytes
-    total: np.ndarray[tuple[int], np.dtype[np.float64]]
-    square: np.ndarray[tuple[int], np.dtype[np.float64]]
-
-
-def _look(file: str) -> _Look | str:
-    try:
-        height, width, mode = picture_size(file)
-        pixels = read_picture(file)
-    except DataError as error:
-        return str(error).removeprefix(f"'{file}'").lstrip(": ")
-    shares = pixels.reshape(-1, 3) / 255.0
-    digest = hashlib.sha256(f"{height}x{width}".encode() + pixels.tobytes()).digest()
-    return _Look((height, width), mode, digest, shares.sum(axis=0), (shares**2).sum(axis=0))
-
-
-def _add(found: _Found, kind: str, name: str, seen: _Look) -> None:
-    found.classes[kind] += 1
-    found.sizes[seen.size] += 1
-    found.modes[seen.mode] += 1
-    found.pixels += seen.size[0] * seen.size[1]
-    found.total += seen.total
-    found.square += seen.square
-    found.content[seen.digest].append((kind, name))
-
-
-def _report(name: str, found: _Found) -> PartReport:
+def _part_report(name: str, found: Tally) -> PartReport:
     mean = found.total / max(1, found.pixels)
     spread = np.sqrt(np.maximum(found.square / max(1, found.pixels) - mean**2, 0))
+    channels = 1 if all(mode in GREY for mode in found.modes) else len(mean)
     return PartReport(
         name,
         dict(found.classes),
         found.broken,
         dict(found.sizes),
         dict(found.modes),
-        tuple(map(float, mean)),
-        tuple(map(float, spread)),
-        [_names(files) for files in found.content.values() if len(files) > 1],
+        found.examples,
+        tuple(map(float, mean[:channels])),
+        tuple(map(float, spread[:channels])),
+        [[file for _, file in files] for files in found.content.values() if len(files) > 1],
     )
-
-
-def _names(files: Iterable[tuple[str, str]]) -> list[str]:
-    return [file for _, file in files]

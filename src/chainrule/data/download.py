@@ -1,11 +1,7 @@
 """Data sets by name: fetched once from whichever address has them, and kept only if every byte is the published one.
 
-What counts is the SHA-256 of the *unpacked* content, so a mirror may compress as it likes.  A file is written under a
-hidden name beside its place, checked, flushed to the disk and renamed: under its own name it is whole or absent.
-
-The hashes were computed from copies that are bit-identical to the official files.  The addresses are those that are
-publicly known; they are *unverified*, since nothing was fetched from them when this was written.  An address that has
-moved or serves something else does no harm: the next one is tried.
+A file is written under a hidden name beside its place, checked, flushed to the disk and renamed: under its own name it
+is whole or absent.  `published.py` says what is right and who has it.
 """
 
 from __future__ import annotations
@@ -14,94 +10,30 @@ import contextlib
 import gzip
 import hashlib
 import os
+import re
 import secrets
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from chainrule.data.idx import idx_names
+from chainrule.data.published import DATA_SETS, PublishedFile
 from chainrule.errors import ConfigError, DataError
 from chainrule.files import reason
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
 
-__all__ = ["DATA_SETS", "Download", "Published", "PublishedFile", "data_folder", "fetch", "note"]
+__all__ = ["Download", "data_folder", "fetch", "note"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK = 1 << 18
 _PART, _PART_SECONDS = ".part", 86400.0  # a draft so old was left by a process that died
 _SLOWEST = 500.0  # bytes a second; an address that gives less is given up
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A file as it was published.
-
-    Attributes:
-        stem: such as ``train-images``.
-        rank: of the idx file.
-        size: in bytes, unpacked.
-        sha256: of the unpacked content.
-    """
-
-    stem: str
-    rank: int
-    size: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """What it is called, unpacked; addresses have it with ``.gz``."""
-        return f"{self.stem}-idx{self.rank}-ubyte"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A data set that can be fetched: its files, and the folders on the web that have them."""
-
-    files: tuple[PublishedFile, ...]
-    addresses: tuple[str, ...]
-
-
-def _four(*facts: tuple[int, str]) -> tuple[PublishedFile, ...]:
-    stems = (("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1))
-    return tuple(PublishedFile(*stem, *fact) for stem, fact in zip(stems, facts, strict=True))
-
-
-DATA_SETS: Mapping[str, Published] = {
-    "mnist": Published(
-        _four(
-            (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
-            (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-            (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-            (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
-        ),
-        (
-            "https://ossci-datasets.s3.amazonaws.com/mnist",
-            "https://storage.googleapis.com/cvdf-datasets/mnist",
-            "http://yann.lecun.com/exdb/mnist",
-        ),
-    ),
-    "fashion-mnist": Published(
-        _four(
-            (47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-            (60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-            (7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
-            (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
-        ),
-        (
-            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
-        ),
-    ),
-}
-"""What can be fetched by name."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +190,7 @@ def _fetch_file(
     failures = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_old_drafts(folder)
+        _remove_old_drafts(folder, file)
         for base in bases:
             event = Download(str(folder / f"{file.name}.gz"), f"{base}/{file.name}.gz")
             report(event)
@@ -378,8 +310,9 @@ def _words(error: Exception) -> str:
     return reason(error) or type(error).__name__
 
 
-def _remove_old_drafts(folder: Path) -> None:
-    for path in folder.glob(f".*{_PART}"):
+def _remove_old_drafts(folder: Path, file: PublishedFile) -> None:
+    ours = re.compile(rf"\.{re.escape(file.name)}\.[0-9a-f]{{16}}{re.escape(_PART)}")  # the folder may hold much else
+    for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process deletes too
-            if time.time() - path.stat().st_mtime > _PART_SECONDS:
+            if ours.fullmatch(path.name) and time.time() - path.stat().st_mtime > _PART_SECONDS:
                 path.unlink()

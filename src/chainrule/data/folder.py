@@ -16,11 +16,12 @@ from chainrule.errors import ConfigError, DataError
 from chainrule.files import reason
 from chainrule.graph.op import Array
 
-__all__ = ["Pictures", "class_folders", "picture_folder", "picture_list", "pictures_below"]
+__all__ = ["GREY", "Pictures", "class_folders", "listed_files", "picture_folder", "picture_list", "pictures_below"]
 
-_END_BYTES = 1 << 16
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes without colour
+GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
+"""Pillow's modes without colour."""
 
+_END_BYTES = 1 << 16  # of a file's start and end count for its identity
 _COLUMNS = (("file", "path", "filename", "image"), ("class", "label"))
 """What the header of a csv file may call its two columns."""
 
@@ -66,7 +67,7 @@ class Pictures(Source):
     def _channels(self) -> int:
         """1 if the first picture of each class is grey, else 3."""
         firsts = np.unique(self.labels, return_index=True)[1]
-        return 1 if all(picture_size(self.files[first])[2] in _GREY for first in firsts) else 3
+        return 1 if all(picture_size(self.files[first])[2] in GREY for first in firsts) else 3
 
     def read(self, number: int) -> Array:
         path = self.files[number]
@@ -79,7 +80,7 @@ class Pictures(Source):
         return found
 
     def identity(self, number: int) -> bytes:
-        """Folder, name and size of a file, and the SHA-256 of its first and last 64 KiB: of all of a small one."""
+        """Folder, name and size of a file, and the SHA-256 of its first and last 64 KiB (all of a small one)."""
         path = self.files[number]
         try:
             size, digest = _ends(path)
@@ -185,7 +186,7 @@ def picture_list(
         DataError: the file cannot be read, a column is missing, or a row cannot be understood; the row is named.
     """
     source = Path(path)
-    rows = _rows(source)
+    rows = listed_files(source)
     names = sorted({kind for _, _, kind in rows}) if class_names is None else list(class_names)
     numbers = {name: number for number, name in enumerate(names)}
     for line, _, kind in rows:
@@ -195,8 +196,8 @@ def picture_list(
     return Pictures(files, [numbers[kind] for _, _, kind in rows], names, size, channels, fit)
 
 
-def _rows(source: Path) -> list[tuple[int, str, str]]:
-    """Line, file and class of each row."""
+def listed_files(source: Path) -> list[tuple[int, str, str]]:
+    """Line, file and class of each row of a csv file; see `picture_list`."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

@@ -89,7 +89,7 @@ def part_folders(root: Path) -> dict[str, Path]:
             f"'{root}': beside 'train' lies {rest[0]!r}, which is no part with folders of classes; expected train, val "
             "and test, or folders of classes alone"
         )
-    return found
+    return {part: found[part] for part in _NAMES if part in found}
 
 
 def _holds_folders(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any, Literal, TypeAlias
 
@@ -10,13 +11,14 @@ import numpy as np
 from chainrule.errors import DataError, MissingDependencyError
 from chainrule.graph.op import Array
 
-__all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture"]
+__all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture", "read_with_mode"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 Fit: TypeAlias = Literal["cover", "contain", "stretch"]
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_WHOLE = 1 << 20  # bytes of a file that is read in one go
 
 
 def is_picture(name: str) -> bool:
@@ -53,11 +55,20 @@ def read_picture(
         DataError: it cannot be read, or is damaged; the message names the file.
         MissingDependencyError: Pillow is not installed.
     """
+    return read_with_mode(path, channels, size, fit)[0]
+
+
+def read_with_mode(
+    path: str | os.PathLike[str], channels: int = 3, size: tuple[int, int] | None = None, fit: Fit = "cover"
+) -> tuple[Array, str]:
+    """As `read_picture`, and the mode that the file itself has."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     with _opened(path) as image:
+        own: str = image.mode
         try:
             if size is not None:
-                image.draft(mode, (size[1], size[0]))  # a JPEG is decoded at a fraction of its size where that will do
+                wanted = size if _orientation(image) >= 5 else (size[1], size[0])
+                image.draft(mode, wanted)  # a JPEG is decoded at a fraction of its size where that will do
             image = _upright(image)
             if image.mode != mode:
                 image = image.convert(mode)
@@ -66,13 +77,16 @@ def read_picture(
             array = np.asarray(image, np.uint8)
         except _damage() as error:
             raise DataError(f"'{path}': the picture is damaged ({error})") from None
-    return array.reshape(*array.shape[:2], channels)
+    return array.reshape(*array.shape[:2], channels), own
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
     image = _pillow()
     try:
-        return image.open(path)
+        with open(path, "rb", buffering=0) as file:
+            content = file.read(_WHOLE + 1)
+        # A small file is read in one go: Pillow reads a header in dozens of pieces, which costs more than it is long.
+        return image.open(path if len(content) > _WHOLE else io.BytesIO(content))
     except FileNotFoundError:
         raise DataError(f"'{path}': there is no such file") from None
     except _damage() as error:
