@@ -36,9 +36,12 @@ FILES = [
     "config.json",
     "confusion.png",
     "curves.png",
+    "filters.png",
     "history.csv",
     "history.json",
+    "mistakes.png",
     "model.safetensors",
+    "plan.txt",
     "result.json",
 ]
 RESULT = re.compile(r"^test accuracy (\d+\.\d\d) % \((\d+) of (\d+)\), loss (\d+\.\d{4})$", re.MULTILINE)
@@ -75,7 +78,10 @@ def test_digits_are_the_default_data_set(chainrule: Command, inside: Path) -> No
     assert float(found[1]) == round(100 * int(found[2]) / int(found[3]), 2)
     run = Path("runs") / "digits-1"
     assert f"model     {run / 'model.safetensors'}\n" in printed.out
-    assert f"pictures  {run / 'curves.png'}, {run / 'confusion.png'}\n" in printed.out
+    assert (
+        f"pictures  {', '.join(str(run / f'{name}.png') for name in ('curves', 'confusion', 'mistakes', 'filters'))}\n"
+        in printed.out
+    )
     assert names(inside / run) == FILES
 
 
@@ -347,7 +353,7 @@ def test_ctrl_c_during_the_test(chainrule: Command, shapes: Path, monkeypatch: p
     monkeypatch.setattr(Classifier, "score", press)
     printed = chainrule("train", shapes, "--epochs", 1, "--run", "r")
     assert printed.status == 130
-    assert names(Path("r")) == sorted({*FILES, "checkpoints"} - {"confusion.png"})
+    assert names(Path("r")) == sorted({*FILES, "checkpoints"} - {"confusion.png", "mistakes.png"})
     assert result_of(Path("r"))["test_accuracy"] is None
 
 

@@ -173,35 +173,6 @@ def _add_data_actions(parser: Parser) -> dict[str, Parser]:
     return {"data check": check, "data download": download}
 
 
-def _add_split(parser: Parser) -> None:
-    what = "picks the split of digits"
-    if parser.prog.endswith("train"):
-        what = "picks initial weights, the order of samples, dropout, and the split of digits"
-    parser.add_argument("--seed", type=whole, metavar="N", help=f"{what} (default: 0)")
-    parser.add_argument(
-        "--test-fraction",
-        type=real,
-        metavar="SHARE",
-        help=f"share of digits that is the test part (default: {DEFAULT_TEST_FRACTION})",
-    )
-
-
-def _choices(names: Sequence[str] | Mapping[str, object], field: str) -> str:
-    return f"one of {', '.join(names)} ({_defaults(field)})"
-
-
-def _defaults(field: str) -> str:
-    """The default of a setting for each data set.
-
-    >>> _defaults("optimizer")
-    'default: adam'
-    """
-    values = {data: getattr(recipe, field) for data, recipe in RECIPES.items()}
-    if len(set(values.values())) == 1:
-        return f"default: {next(iter(values.values()))}"
-    return f"default: {', '.join(f'{value} for {data}' for data, value in values.items())}"
-
-
 # -- what several commands take --------------------------------------------------------------------------------
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from chainrule.callbacks import History
 from chainrule.cli.classifier import Classifier, Score
@@ -13,7 +17,8 @@ from chainrule.cli.opened import name_classes
 from chainrule.cli.output import warn
 from chainrule.cli.run import MODEL_FILE
 from chainrule.cli.training import Training
-from chainrule.runs import confusion_matrix, learning_curves
+from chainrule.layers import Conv2D
+from chainrule.runs import confusion_matrix, first_layer_filters, learning_curves, worst_mistakes
 from chainrule.train.interrupt import interruptible
 
 __all__ = ["accuracy", "conclude"]
@@ -90,6 +95,24 @@ def _pictures(training: Training, history: History, score: Score | None) -> list
     if _draw_filters(folder / "filters.png", training):
         drawn.append("filters.png")
     return drawn
+
+
+def _draw_mistakes(path: Path, training: Training, score: Score, names: Sequence[str]) -> None:
+    test = training.data.held_out
+
+    def images(numbers: NDArray[np.int64]) -> NDArray[Any]:
+        return np.stack([test.read(int(number)) for number in numbers])
+
+    worst_mistakes(path, images, score.labels, score.predicted, score.probabilities, names)
+
+
+def _draw_filters(path: Path, training: Training) -> bool:
+    """Draw the first convolution's kernel; false if there is none."""
+    first = next((layer for layer in training.model.layers if isinstance(layer, Conv2D)), None)
+    if first is None:
+        return False
+    first_layer_filters(path, first.kernel.numpy(), first.name)
+    return True
 
 
 def _result(training: Training, history: History, score: Score | None, interrupted: bool) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,20 +15,17 @@ from chainrule.errors import DataError
 from chainrule.runs.pictures.canvas import DPI, drawing, save, short
 from chainrule.runs.pictures.mosaic import grid, visible
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["worst_mistakes"]
 
 _MOST = 25
 _COLUMNS = 5
-_SIDE, _CAPTION, _HEAD = 1.7, 0.4, 0.5  # inches of an image, of its caption, of the title
+_SIDE, _GAP, _CAPTION, _HEAD = 1.7, 0.2, 0.4, 0.5  # inches: an image with its gap, the gap, caption, title
 _CAPTION_CHARACTERS, _WIDE_CHARACTERS = 11, 6
 
 
 def worst_mistakes(
     path: str | os.PathLike[str],
-    images: ArrayLike,
+    images: ArrayLike | Callable[[NDArray[np.int64]], ArrayLike],
     true: ArrayLike,
     predicted: ArrayLike,
     probabilities: ArrayLike,
@@ -44,7 +41,8 @@ def worst_mistakes(
         images: (samples, height, width) or (samples, height, width, channels). One channel is drawn
             in grey, three in colour; of others the mean is drawn, and the title says so. 8-bit images
             go from 0 to 255, others from the lowest to the highest value that is drawn; a value that
-            is not finite is drawn in magenta.
+            is not finite is drawn in magenta.  Or a function that gives the images of some numbers, where not
+            all of them lie in memory.
         true: The classes, (samples,).
         predicted: The classes they were taken for, (samples,).
         probabilities: Of every class, (samples, classes). A NaN counts as no confidence.
@@ -64,8 +62,8 @@ def worst_mistakes(
         ...     picture.read_bytes()[1:4]
         b'PNG'
     """
-    pixels, channels = _checked_images(images)
-    samples, classes = len(pixels), len(class_names)
+    given = None if callable(images) else _checked_images(images)
+    samples, classes = len(np.atleast_1d(true)) if given is None else len(given[0]), len(class_names)
     wanted, taken = (
         _checked_labels(labels, classes, samples, name) for labels, name in ((true, "true"), (predicted, "predicted"))
     )
@@ -79,26 +77,43 @@ def worst_mistakes(
     wrong = np.flatnonzero(wanted != taken)
     # A stable sort: equal confidence leaves the order of the samples. NaN comes last.
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MOST]
+    if given is not None:
+        pixels, channels = given[0][worst], given[1]
+    else:
+        assert callable(images)
+        pixels, channels = _checked_images(images(worst)) if len(worst) else (np.zeros((0, 1, 1, 1)), 1)
+    captions = [
+        _caption(class_names[wanted[sample]], class_names[taken[sample]], confidence[sample]) for sample in worst
+    ]
     with drawing():
-        from matplotlib.figure import Figure
+        _draw(path, pixels, captions, _title(len(worst), len(wrong), samples, channels))
 
-        rows, columns = grid(len(worst), _COLUMNS)
-        height = rows * (_SIDE + _CAPTION) + _HEAD
-        figure = Figure(figsize=(max(3, columns) * _SIDE, height), dpi=DPI)
-        # Places are known beforehand; finding them, as a constrained layout does, takes seconds.
-        figure.subplots_adjust(0.02, 0.02, 0.98, 1 - (_HEAD + _CAPTION) / height, 0.15, _CAPTION / _SIDE + 0.1)
-        figure.suptitle(_title(len(worst), len(wrong), samples, channels), fontsize=10, y=1 - 0.1 / height, va="top")
-        if not len(worst):
-            _say(figure.subplots(), "no mistakes")
-        else:
-            low, high = _range(pixels[worst])
-            for axes in (panels := figure.subplots(rows, columns, squeeze=False).ravel()):
-                axes.set_axis_off()
-            for axes, sample in zip(panels, worst, strict=False):
-                axes.imshow(visible(pixels[sample], low, high), interpolation="nearest")
-                names = class_names[wanted[sample]], class_names[taken[sample]]
-                axes.set_title(_caption(*names, confidence[sample]), fontsize=8, parse_math=False)
-        save(path, figure)
+
+def _draw(path: str | os.PathLike[str], images: NDArray[Any], captions: list[str], title: str) -> None:
+    """All images in one panel measured in inches: a panel for each would take seconds."""
+    from matplotlib.figure import Figure
+
+    rows, columns = grid(len(images), _COLUMNS)
+    width, height = max(3, columns) * _SIDE, rows * (_SIDE + _CAPTION) + _HEAD
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.text(width / 2, 0.1, title, fontsize=10, ha="center", va="top", parse_math=False)
+    if not len(images):
+        axes.text(width / 2, (height + _HEAD) / 2, "no mistakes", fontsize=14, ha="center", va="center")
+    low, high = _range(images)
+    left = (width - columns * _SIDE) / 2
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        middle = left + (number % columns + 0.5) * _SIDE
+        top = _HEAD + number // columns * (_SIDE + _CAPTION) + _CAPTION
+        tall, wide = (side / max(image.shape[:2]) * (_SIDE - _GAP) for side in image.shape[:2])
+        place = (middle - wide / 2, middle + wide / 2, top + tall, top)
+        axes.imshow(visible(image, low, high), interpolation="nearest", extent=place)
+        axes.text(middle, top - 0.03, caption, fontsize=8, ha="center", va="bottom", parse_math=False)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_aspect("auto")
+    save(path, figure)
 
 
 def _checked_images(images: ArrayLike) -> tuple[NDArray[Any], int]:
@@ -151,8 +166,3 @@ def _caption(true: str, taken: str, confidence: float) -> str:
 def _is_wide(name: str) -> bool:
     """Whether a name has characters that are as wide as high, as Chinese ones are."""
     return any(unicodedata.east_asian_width(character) in "WF" for character in name)
-
-
-def _say(axes: Axes, text: str) -> None:
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=14, transform=axes.transAxes)
