@@ -45,7 +45,7 @@ SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 LADDER = ("demo", "dev")
 # The benchmarks' frameworks are gigabytes and have demands of their own: an environment beside the others.
 PROFILES = (*LADDER, "bench")
-EXTRAS_OF_PROFILE = {"demo": "[scikit-learn]", "dev": "[scikit-learn,pillow]", "bench": ""}
+EXTRAS_OF_PROFILE = {"demo": "[scikit-learn]", "dev": "[scikit-learn,pillow,tensorboard]", "bench": ""}
 FOLDER_OF_PROFILE = {"demo": ".venv", "dev": ".venv", "bench": ".venv-bench"}
 
 # The interpreter under this one, which stays when the environment that runs this is made anew.

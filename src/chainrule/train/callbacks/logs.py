@@ -132,6 +132,8 @@ class TensorBoard(Callback):
         self._writers: dict[str, Any] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self.cut_off:
+            return
         numbers = dict(logs or {})
         held_out = {name.removeprefix("val_"): value for name, value in numbers.items() if name.startswith("val_")}
         own = {name: value for name, value in numbers.items() if not name.startswith("val_")}
