@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 import traceback
@@ -344,6 +346,34 @@ def test_what_callbacks_know_of_an_unknown_length(capsys: pytest.CaptureFixture[
     assert "inf samples/s" not in capsys.readouterr().out
     make().fit(Loader(parts()), epochs=2, callbacks=Look(), verbose=1)
     make().fit(Loader(parts()), epochs=1, steps_per_epoch=2, callbacks=Look(), verbose=0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
+def test_a_terminal_and_an_unknown_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of unequal size: what is shown counts samples, and has no bar until the length is known."""
+    import pty
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    here, there = pty.openpty()
+    shown: list[bytes] = []
+
+    def drain() -> None:
+        with contextlib.suppress(OSError):
+            while content := os.read(here, 4096):
+                shown.append(content)
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    slow = cr.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.02))
+    with open(there, "w", encoding="utf-8") as screen, contextlib.redirect_stdout(screen):
+        items = [(X[:5], Y[:5]), (X[5:45], Y[5:45]), *parts()]
+        make().fit(Loader(items), epochs=2, verbose=1, callbacks=slow)
+    reader.join(5)
+    text = b"".join(shown).decode()
+    assert "-:-- left" in text
+    assert "/10  " in text  # the second epoch's bar knows the length
+    assert "/None" not in text
 
 
 def test_steps_per_epoch_begins_a_loader_anew() -> None:

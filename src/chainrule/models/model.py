@@ -213,7 +213,7 @@ class Model(Layer):
                 or ``(x, y, sample_weight)`` each: a loader that can be iterated over again and again, a sequence with
                 numbered batches, a function that gives an iterator for each epoch (and is given the epoch's number if
                 it asks for it), a generator.  They are read in a thread, a few ahead; their sizes may differ; their
-                order is their own affair.
+                order is their own affair.  What `fit` opens it closes; a generator that is given stays open.
             y: labels or targets, one for each sample; None with a source or with batches.
             batch_size: samples in a step, 32 by default; the last batch of an epoch may be shorter.  With batches, the
                 largest that is expected; by default the first one's.

@@ -59,16 +59,14 @@ class _Timed(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
         self._warm = (0.0, 0)
-        self._first = self.fitting.position.batches  # above 0 where a run goes on inside an epoch
+        self._first = self.fitting.position.samples  # above 0 where a run goes on inside an epoch
         self._closed = False
 
     def measure(self) -> None:
         """Bring `seconds` and `seen` up to date."""
         if not self._closed:
             self.seconds = max(time.perf_counter() - self._start, 1e-9)
-            size, samples = self.params["batch_size"], self.params["samples"]
-            done = min(self.fitting.position.batches * size, samples)
-            self.seen = done - min(self._first * size, samples)
+            self.seen = self.fitting.position.samples - self._first
 
     def warmed_up(self) -> None:
         """What comes from now on is what `rate` tells: before it, the step was compiled."""
@@ -212,10 +210,15 @@ class ProgressBar(_Timed):
     def running(self, logs: Logs) -> list[str]:
         """The live line without its bar: it follows the first part."""
         done, steps = self.fitting.position.batches, self.params["steps"]
-        left = (self.params["samples"] - done * self.params["batch_size"]) / self.rate if self.seen else math.inf
+        left = (self.params["samples"] - self.fitting.position.samples) / self.rate if self.seen else math.inf
         left = max(0.0, left)
         narrow = self._width < _NARROW
-        parts = [Part(self._name(), 0), Part(f"{done}/{steps}", 30), *_ranked(logs), *self._speed(40)]
+        parts = [
+            Part(self._name(), 0),
+            Part(f"{done}" if steps is None else f"{done}/{steps}", 30),
+            *_ranked(logs),
+            *self._speed(40),
+        ]
         parts.append(Part(clock(left) if narrow else f"{clock(left)} left", 20))
         if self.params["epochs"] - self._epoch > 1:
             parts.append(Part(f"{clock(left + self._later())} in all", 35))
@@ -266,8 +269,9 @@ class _Line:
         self._bar, self._logs = bar, logs
 
     def __rich__(self) -> Text:
-        bar = self._bar
-        return bar._text(bar.running(self._logs), bar.fitting.position.batches / max(1, bar.params["steps"]))
+        bar, steps = self._bar, self._bar.params["steps"]
+        done = None if steps is None else bar.fitting.position.batches / max(1, steps)
+        return bar._text(bar.running(self._logs), done)
 
 
 class _PeakShare:
