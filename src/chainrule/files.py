@@ -6,11 +6,12 @@ import contextlib
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from chainrule.errors import RunFolderError
 
-__all__ = ["make_folder", "reason", "remove_drafts", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["make_folder", "reason", "remove_drafts", "user_cache_folder", "write_bytes_atomic", "write_text_atomic"]
 
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -100,6 +101,17 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise RunFolderError(f"'{path}': cannot be made ({reason(error)}); expected the name of a folder") from None
+
+
+def user_cache_folder(system: str, variables: Mapping[str, str]) -> Path:
+    """Where the system wants caches of this user."""
+    if system == "win32":
+        return Path(variables.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "chainrule" / "cache"
+    if system == "darwin":
+        return Path.home() / "Library" / "Caches" / "chainrule"
+    shelf = variables.get("XDG_CACHE_HOME", "")
+    # The specification says that a relative path there counts for nothing.
+    return (Path(shelf) if shelf.startswith("/") else Path.home() / ".cache") / "chainrule"
 
 
 def reason(error: Exception) -> str:

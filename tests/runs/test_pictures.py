@@ -223,7 +223,7 @@ def some_mistakes(samples: int, classes: int, shape: tuple[int, ...] = (6, 7), s
 
 
 def captions(figure: Any) -> list[str]:
-    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
 def test_the_most_confident_mistakes_come_first(drawn: list[Any]) -> None:
@@ -245,8 +245,23 @@ def test_the_images_are_those_of_the_captions(drawn: list[Any]) -> None:
     chances = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3]])
     worst_mistakes("unused", images, [0, 1, 1], [0, 0, 0], chances, ("a", "b"))
     assert captions(drawn[0]) == ["true b\ntaken for a, 0.70", "true b\ntaken for a, 0.60"]
-    shown = [np.asarray(axes.images[0].get_array()).mean() for axes in drawn[0].axes if axes.images]
+    shown = [np.asarray(image.get_array()).mean() for image in drawn[0].axes[0].images]
     assert shown == [1.0, 0.0]
+
+
+def test_only_the_images_that_are_drawn_are_asked_for(drawn: list[Any]) -> None:
+    images, true, chances = some_mistakes(40, 2)
+    asked: list[Any] = []
+
+    def some(numbers: Any) -> Any:
+        asked.append(numbers)
+        return images[numbers]
+
+    for source in (images, some):
+        worst_mistakes("unused", source, true, 1 - true, chances, ("a", "b"))
+    assert [len(numbers) for numbers in asked] == [25]
+    first, second = ([np.asarray(image.get_array()) for image in figure.axes[0].images] for figure in drawn)
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 5])

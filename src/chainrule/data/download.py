@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from chainrule.data.idx import idx_names
 from chainrule.data.published import DATA_SETS, PublishedFile
 from chainrule.errors import ConfigError, DataError
-from chainrule.files import reason
+from chainrule.files import reason, user_cache_folder
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -75,9 +75,7 @@ def data_folder(name: str) -> Path:
     try:
         if home:
             return Path(home).expanduser().absolute() / name
-        from chainrule.engines.native.cache import _user_folder  # beside the compiled steps
-
-        return _user_folder(sys.platform, os.environ) / "data" / name
+        return user_cache_folder(sys.platform, os.environ) / "data" / name
     except RuntimeError as error:  # Path.home knows no home
         raise ConfigError(f"no folder for the data set {name} ({error}); set CHAINRULE_DATA_HOME") from None
 

@@ -17,6 +17,7 @@ from chainrule.engines.native import cache
 from chainrule.engines.native.cache import Entry, ObjectCache, cache_key, open_cache
 from chainrule.engines.native.jit import Target
 from chainrule.errors import ConfigError
+from chainrule.files import user_cache_folder
 
 KEY, OTHER = "a" * 64, "b" * 64
 PLAN = {"arena": 4096, "names": ["conv2d_1", "größe"], "nested": {"x": [1, 2.5, None, True]}}
@@ -289,12 +290,12 @@ def test_a_folder_that_is_deleted_meanwhile(folder: Path) -> None:
 def test_where_systems_keep_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("/home-of-a"))
     home = Path("/home-of-a")
-    assert cache._user_folder("linux", {}) == home / ".cache" / "chainrule"
-    assert cache._user_folder("linux", {"XDG_CACHE_HOME": "/x"}) == Path("/x/chainrule")
-    assert cache._user_folder("linux", {"XDG_CACHE_HOME": "x"}) == home / ".cache" / "chainrule"
-    assert cache._user_folder("darwin", {}) == home / "Library" / "Caches" / "chainrule"
-    assert cache._user_folder("win32", {"LOCALAPPDATA": "/local"}) == Path("/local/chainrule/cache")
-    assert cache._user_folder("win32", {}) == home / "AppData" / "Local" / "chainrule" / "cache"
+    assert user_cache_folder("linux", {}) == home / ".cache" / "chainrule"
+    assert user_cache_folder("linux", {"XDG_CACHE_HOME": "/x"}) == Path("/x/chainrule")
+    assert user_cache_folder("linux", {"XDG_CACHE_HOME": "x"}) == home / ".cache" / "chainrule"
+    assert user_cache_folder("darwin", {}) == home / "Library" / "Caches" / "chainrule"
+    assert user_cache_folder("win32", {"LOCALAPPDATA": "/local"}) == Path("/local/chainrule/cache")
+    assert user_cache_folder("win32", {}) == home / "AppData" / "Local" / "chainrule" / "cache"
 
 
 # --- Several processes ---------------------------------------------------------------------------

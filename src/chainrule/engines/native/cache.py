@@ -19,7 +19,7 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 from chainrule.__about__ import __version__
 from chainrule.engines.native.jit import Target, llvm_version
 from chainrule.errors import ConfigError
-from chainrule.files import reason
+from chainrule.files import reason, user_cache_folder
 
 __all__ = ["Entry", "ObjectCache", "cache_key", "open_cache"]
 
@@ -171,7 +171,7 @@ def open_cache() -> ObjectCache | None:
     if named == "off" or not limit:
         return None
     try:
-        folder = Path(named).expanduser().absolute() if named else _user_folder(sys.platform, os.environ)
+        folder = Path(named).expanduser().absolute() if named else user_cache_folder(sys.platform, os.environ)
         _make_folder(folder)
         problem = _distrust(folder)
     except (OSError, RuntimeError) as error:  # Path.home knows no home
@@ -185,17 +185,6 @@ def open_cache() -> ObjectCache | None:
 
 
 # --- The folder ----------------------------------------------------------------------------------
-
-
-def _user_folder(system: str, variables: Mapping[str, str]) -> Path:
-    """Where the system wants caches of this user."""
-    if system == "win32":
-        return Path(variables.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "chainrule" / "cache"
-    if system == "darwin":
-        return Path.home() / "Library" / "Caches" / "chainrule"
-    shelf = variables.get("XDG_CACHE_HOME", "")
-    # The specification says that a relative path there counts for nothing.
-    return (Path(shelf) if shelf.startswith("/") else Path.home() / ".cache") / "chainrule"
 
 
 def _make_folder(folder: Path) -> None:

@@ -98,7 +98,7 @@ def _draw(path: str | os.PathLike[str], images: NDArray[Any], captions: list[str
     figure = Figure(figsize=(width, height), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.text(width / 2, 0.1, title, fontsize=10, ha="center", va="top", parse_math=False)
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
     if not len(images):
         axes.text(width / 2, (height + _HEAD) / 2, "no mistakes", fontsize=14, ha="center", va="center")
     low, high = _range(images)
