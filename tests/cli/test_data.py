@@ -73,7 +73,10 @@ def test_a_sound_folder(chainrule: Command, photos: Path) -> None:
     assert printed.out == SOUND.format(*numbers)
 
 
-def test_problems_give_status_1_and_are_named(chainrule: Command, photos: Path) -> None:
+def test_problems_give_status_1_and_are_named(
+    chainrule: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     spoil(photos)
     printed = chainrule("data", "check", photos)
     assert (printed.status, printed.err) == (1, "")

@@ -210,8 +210,8 @@ def _add_loudness(parser: Parser) -> None:
 def _default(name: str) -> str:
     """The default of a setting, by preset where presets differ.
 
-    >>> _default("optimizer")
-    'default: adam'
+    >>> _default("balance")
+    'default: False'
     """
     if name == "test_fraction":
         return f"default: {', '.join(f'{share} of {kind}' for kind, share in DEFAULT_TEST_FRACTION.items())}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from chainrule.cli.layout import columns
 from chainrule.cli.names import known_name
 from chainrule.cli.output import say
 from chainrule.data.check import FolderReport, PartReport, check_data
@@ -24,8 +24,6 @@ _PROBLEMS = 1
 
 _MOST = 20
 """So many classes, broken files and groups of duplicates are printed; ``--json`` has all of them."""
-
-_NARROWEST = 40
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -146,10 +144,9 @@ def _wrapped(text: str, start: str) -> list[str]:
     """Lines that fit the terminal, words and file names whole; one line where there is none."""
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         return [start + text]
-    width = max(_NARROWEST, shutil.get_terminal_size().columns)
     return textwrap.wrap(
         text,
-        width,
+        columns(),
         initial_indent=start,
         subsequent_indent=" " * len(start),
         break_long_words=False,
