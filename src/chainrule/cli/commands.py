@@ -82,6 +82,11 @@ def _add_train(parser: Parser) -> None:
         metavar="LIST",
         help="train once for each seed, such as 0-4 or 0,1,2, and print each test accuracy and the mean",
     )
+    parser.add_argument(
+        "--find-learning-rate",
+        metavar="FILE.png",
+        help="do not train: try learning rates from tiny to large, print which to use, and draw the losses into this file",
+    )
     _add_settings(parser, [name for name in SETTINGS if name not in ("data", "folder")])
     _add_loudness(parser)
 

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from chainrule.cli.classifier import Classifier, Score
+from chainrule.cli.layout import text_width
 from chainrule.cli.opened import given_source, open_model
 from chainrule.cli.output import say, say_json
 from chainrule.cli.parts import Data
@@ -51,7 +52,7 @@ def _as_json(data: str, score: Score, names: tuple[str, ...]) -> dict[str, Any]:
 def _print(data: Data, score: Score, names: tuple[str, ...]) -> None:
     say(data.describe())
     say(f"test accuracy {score}")
-    width = max(map(len, names))
+    width = max(map(text_width, names))
     for name, (correct, total) in zip(names, score.by_class(), strict=True):
         share = f"{100 * correct / total:6.2f} %" if total else "     - %"
-        say(f"  {name.ljust(width)}  {share}  ({correct} of {total})")
+        say(f"  {name}{' ' * (width - text_width(name))}  {share}  ({correct} of {total})")

@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["columns", "has_colour", "painted", "pairs", "table"]
+__all__ = ["columns", "has_colour", "painted", "pairs", "table", "text_width"]
 
 _WIDEST = 100
 _NARROWEST = 20
@@ -20,6 +21,16 @@ _COLOURS = {"green": 32, "red": 31, "bold": 1}
 def columns() -> int:
     """How wide lines may be: the terminal, at most 100 columns."""
     return max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
+
+
+def text_width(text: str) -> int:
+    """How many columns of a terminal a text takes; a Chinese character takes two.
+
+    >>> text_width("猫 cat")
+    6
+    """
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
 
 def has_colour() -> bool:

@@ -8,11 +8,13 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from chainrule.errors import ConfigError
 from chainrule.train.callback import Callback, Logs, as_json
 
-__all__ = ["Output", "discard_output", "print_any_text", "say", "say_json", "warn"]
+__all__ = ["Output", "check_new_file", "discard_output", "print_any_text", "say", "say_json", "warn"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,18 @@ def say(text: str) -> None:
 def say_json(value: Any) -> None:
     """Print a value as JSON on one line."""
     say(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def check_new_file(path: Path, option: str) -> None:
+    """Refuse to overwrite a file, or to write where there is no folder.
+
+    Raises:
+        ConfigError: the path cannot be that of a new file.
+    """
+    if os.path.lexists(path):
+        raise ConfigError(f"'{path}' already exists and is not overwritten; name a new file with {option}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"'{path.parent}' is not a folder; {option} names a new file in a folder that exists")
 
 
 def warn(text: str) -> None:

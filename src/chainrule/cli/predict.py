@@ -17,7 +17,7 @@ from chainrule.cli.classifier import Classifier
 from chainrule.cli.images import pictures_in, read_images
 from chainrule.cli.names import unknown
 from chainrule.cli.opened import Opened, given_source, open_model
-from chainrule.cli.output import say, say_json
+from chainrule.cli.output import check_new_file, say, say_json
 from chainrule.cli.parts import batches_of
 from chainrule.cli.sources import DATA_SETS
 from chainrule.data import ArraySource, Source
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     out = None if arguments.out is None else Path(arguments.out)
     if out is not None:
-        _check_new(out)
+        check_new_file(out, "--out")
     opened = open_model(arguments.model)
     classifier = Classifier(opened.model)
     part, files, given_names = _images(arguments, opened, classifier)
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = opened.names(classifier.classes, given_names)
     if out is not None:
         table = _table(found, names)
-        _check_new(out)
+        check_new_file(out, "--out")
         write_text_atomic(out, table)
         say(f"{len(part)} predictions written to {out}")
     elif arguments.json:
@@ -96,13 +96,6 @@ def _predictions(classifier: Classifier, part: Source, files: Sequence[str], wha
         for row in classifier.probabilities(classifier.fit_images(images, what)):
             yield files[done] if files else done, row
             done += 1
-
-
-def _check_new(out: Path) -> None:
-    if os.path.lexists(out):
-        raise ConfigError(f"'{out}' already exists and is not overwritten; name a new file with --out")
-    if not out.parent.is_dir():
-        raise ConfigError(f"'{out.parent}' is not a folder; --out names a new file in a folder that exists")
 
 
 def _table(found: Predictions, names: Sequence[str]) -> str:

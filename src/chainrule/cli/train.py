@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.cli.opened import read_settings
-from chainrule.cli.output import Output
-from chainrule.cli.parts import hold_out
+from chainrule.cli.output import Output, check_new_file
+from chainrule.cli.parts import as_arrays, hold_out
 from chainrule.cli.report import accuracy, conclude
 from chainrule.cli.run import SEEDS_FILE, Run, new_folder
 from chainrule.cli.settings import SETTINGS, Settings, checked, source_from
-from chainrule.cli.training import Training, build_model
+from chainrule.cli.training import Training, build_model, extras
 from chainrule.errors import ConfigError
 from chainrule.files import write_text_atomic
+from chainrule.search import learning_rate_test
 
 __all__ = ["carry_on", "run", "train_each"]
 
@@ -32,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     output = Output(arguments.verbose, arguments.quiet, arguments.json)
     folder = None if arguments.run is None else Path(arguments.run)
+    if arguments.find_learning_rate is not None:
+        return _find_learning_rate(options, arguments.preset, Path(arguments.find_learning_rate), output)
     if arguments.seeds is not None:
         if arguments.seed is not None:
             raise ConfigError("give --seed for one run or --seeds for several, not both")
@@ -76,6 +79,29 @@ def carry_on(training: Training) -> tuple[dict[str, Any], int]:
     history = training.fit()
     result = conclude(training, history)
     return result, 128 + (history.signal or signal.SIGINT) if result["interrupted"] else 0
+
+
+def _find_learning_rate(options: Mapping[str, Any], preset: str | None, path: Path, output: Output) -> int:
+    """Try learning rates on the run that the options describe, without a run folder."""
+    check_new_file(path, "--find-learning-rate")
+    source = source_from(options)
+    data = source.load()
+    settings = Settings.complete(options, source, data.shape, preset)
+    parts = hold_out(data, settings.validation_fraction, settings.seed)
+    found = learning_rate_test(
+        build_model(settings, parts),
+        *as_arrays(parts.train),
+        end=10.0,
+        batch_size=settings.batch_size,
+        **extras(settings, parts),
+    )
+    check_new_file(path, "--find-learning-rate")
+    found.plot(path)
+    output.result(str(found))
+    output.say(f"picture  {path}")
+    suggested = {"suggestion": found.suggestion, "cautious": found.cautious, "diverged": found.diverged}
+    output.event("result", picture=str(path), **suggested)
+    return 0
 
 
 # -- a run for each seed ---------------------------------------------------------------------------------------

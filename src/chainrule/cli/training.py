@@ -35,7 +35,7 @@ from chainrule.optimizers import Optimizer, get_optimizer
 from chainrule.runs import write_history
 from chainrule.train.callback import Logs
 
-__all__ = ["Training", "build_model"]
+__all__ = ["Training", "build_model", "extras"]
 
 _FREE_TO_CHANGE = ("data", "folder", "checkpoint_seconds", "workers", "tensorboard")
 """Settings that change no bit, and places, since data may move: their fingerprint counts."""
@@ -73,9 +73,7 @@ class Training:
             verbose=self.output.progress,
             callbacks=self._callbacks(),
             validation_data=_validation(data),
-            class_weight=_balanced(data) if settings.balance else None,
-            workers=settings.workers,
-            augment=augmentations(settings.augment, 1 / data.scale()),
+            **extras(settings, data),
         )
 
     def settle(self) -> None:
@@ -193,6 +191,15 @@ def build_model(settings: Settings, data: Data) -> Model:
         metrics=list(settings.metrics),
     )
     return model
+
+
+def extras(settings: Settings, data: Data) -> dict[str, Any]:
+    """What `fit` takes beside data, epochs and callbacks."""
+    return {
+        "class_weight": _balanced(data) if settings.balance else None,
+        "workers": settings.workers,
+        "augment": augmentations(settings.augment, 1 / data.scale()),
+    }
 
 
 def _optimizer(settings: Settings, samples: int) -> Optimizer:

@@ -147,10 +147,14 @@ def class_folders(root: Path) -> dict[str, Path]:
     """
     try:
         with os.scandir(root) as found_there:
-            entries = sorted(found_there, key=lambda entry: entry.name)
+            entries = sorted(found_there, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
         raise DataError(f"'{root}': cannot be read ({reason(error)}); expected a folder of classes") from None
-    found = {entry.name: Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+    found = {
+        _same_everywhere(entry.name): Path(entry.path)
+        for entry in entries
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
     if not found:
         loose = sum(is_picture(entry.name) for entry in entries)
         hint = f"; its {loose} pictures lie in no class's folder" if loose else ""
@@ -158,12 +162,17 @@ def class_folders(root: Path) -> dict[str, Path]:
     return found
 
 
+def _same_everywhere(name: str) -> str:
+    """A file's name as UTF-8 has it, whatever the locale (``LANG=C``) makes of it."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
 def pictures_below(folder: Path) -> list[str]:
     """The pictures of a folder and of those in it, in the order of their names."""
     found = []
     for place, folders, names in os.walk(folder):
-        folders.sort()
-        found += [os.path.join(place, name) for name in sorted(names) if is_picture(name)]
+        folders.sort(key=os.fsencode)
+        found += [os.path.join(place, name) for name in sorted(names, key=os.fsencode) if is_picture(name)]
     return found
 
 
