@@ -85,7 +85,7 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument(
         "--find-learning-rate",
         metavar="FILE.png",
-        help="do not train: try learning rates from tiny to large, print which to use, and draw the losses into this file",
+        help="do not train: try learning rates from tiny to large, print which to use, and draw the losses in a file",
     )
     _add_settings(parser, [name for name in SETTINGS if name not in ("data", "folder")])
     _add_loudness(parser)
