@@ -64,11 +64,6 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
 def _add_train(parser: Parser) -> None:
     _add_data(parser, "digits")
     parser.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"settings that work together: one of {', '.join(PRESETS)} (default: by the data)",
-    )
-    parser.add_argument(
         "--config",
         metavar="FILE",
         help="settings from a JSON or TOML file, or from a run folder; options given here override them",

@@ -13,6 +13,7 @@ USUAL: Mapping[str, Any] = {
     "folder": None,
     "test_fraction": None,
     "validation_fraction": 0.0,
+    "preset": None,
     "size": None,
     "channels": None,
     "fit": "cover",

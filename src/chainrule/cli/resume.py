@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _go_on(run: Run, output: Output, accept: bool) -> tuple[dict[str, Any], int]:
     remove_drafts(run.folder)
-    settings = _settings(run.config)
+    settings = Settings.read(run.config["settings"])
     data = source_from(run.config["settings"]).load()
     if data.fingerprint() != run.config["data_sha256"]:
         text = f"the data set {settings.data} has changed since the run '{run.folder}' began"
@@ -69,11 +68,6 @@ def _like(pattern: Run, folder: Path, seed: int) -> Run:
     """A new run with the settings of another, but for the seed."""
     options = {**pattern.config["settings"], "seed": seed}
     data = source_from(options).load()
-    settings = _settings({"settings": options})
+    settings = Settings.read(options)
     build_model(settings, hold_out(data, settings.validation_fraction, seed))
     return Run.begin(folder, settings, data)
-
-
-def _settings(config: Mapping[str, Any]) -> Settings:
-    settings = config["settings"]
-    return Settings.complete(settings, source_from(settings), (), "digits")

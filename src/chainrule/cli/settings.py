@@ -10,7 +10,7 @@ from chainrule import optimizers
 from chainrule.cli.augmentations import AUGMENTATIONS, check_augmentation
 from chainrule.cli.names import unknown
 from chainrule.cli.options import picture_size
-from chainrule.cli.presets import USUAL, preset_for
+from chainrule.cli.presets import PRESETS, USUAL, preset_for
 from chainrule.cli.schedules import SCHEDULES
 from chainrule.cli.setting import Setting, names, one_of, real_number, switch, text, whole_number
 from chainrule.cli.sources import FITS, Source
@@ -55,6 +55,9 @@ _TABLE = (
         "a number in [0, 1)",
         lambda value: 0 <= value < 1,
         "SHARE",
+    ),
+    one_of(
+        "preset", tuple(PRESETS), f"settings that work together: one of {', '.join(PRESETS)} (default: by the data)"
     ),
     _SIZE,
     whole_number("channels", "1 reads pictures as grey, 3 as colour (default: as they are)", 1, 3),
@@ -127,6 +130,7 @@ class Settings:
     folder: str | None
     test_fraction: float | None
     validation_fraction: float
+    preset: str | None
     size: str | None
     channels: int | None
     fit: str
@@ -155,24 +159,29 @@ class Settings:
     tensorboard: bool
 
     @classmethod
-    def complete(
-        cls, options: Mapping[str, Any], source: Source, shape: tuple[int, ...], preset: str | None
-    ) -> Settings:
+    def complete(cls, options: Mapping[str, Any], source: Source, shape: tuple[int, ...]) -> Settings:
         """Checked options, with a preset and then what is usual where they are silent.
 
         Args:
-            options: as `checked` gives them.
+            options: as `checked` gives them; their preset is by default that of the data set, or of such images.
             source: the data, settled.
             shape: of an image.
-            preset: its name; by default that of the data set, or of images of that size.
         """
-        recipe = {**USUAL, **preset_for(preset, source.data, shape)}
+        recipe = {**USUAL, **preset_for(options.get("preset"), source.data, shape)}
         optimizer = options.get("optimizer", recipe["optimizer"])
         if optimizer != recipe["optimizer"]:
             # Rates and decays are an optimizer's own.
             recipe |= {"optimizer": optimizer, "learning_rate": get_optimizer(optimizer).learning_rate}
             recipe |= {"weight_decay": None, "momentum": None, "nesterov": False}
-        found = {**recipe, **options, **source.settings()}
+        return cls._of({**recipe, **options, **source.settings()})
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> Settings:
+        """The settings that a run began with; one that an older run did not know is as usual."""
+        return cls._of({**USUAL, **PRESETS["digits"], **options, **source_from(options).settings()})
+
+    @classmethod
+    def _of(cls, found: Mapping[str, Any]) -> Settings:
         return cls(**{**found, "augment": tuple(found["augment"]), "metrics": tuple(found["metrics"])})
 
 

@@ -34,12 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output(arguments.verbose, arguments.quiet, arguments.json)
     folder = None if arguments.run is None else Path(arguments.run)
     if arguments.find_learning_rate is not None:
-        return _find_learning_rate(options, arguments.preset, Path(arguments.find_learning_rate), output)
+        return _find_learning_rate(options, Path(arguments.find_learning_rate), output)
     if arguments.seeds is not None:
         if arguments.seed is not None:
             raise ConfigError("give --seed for one run or --seeds for several, not both")
-        return _train_seeds(options, arguments.preset, arguments.seeds, folder, output)
-    return _train(options, arguments.preset, folder, output)[1]
+        return _train_seeds(options, arguments.seeds, folder, output)
+    return _train(options, folder, output)[1]
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -51,14 +51,12 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**base, **given}
 
 
-def _train(
-    options: Mapping[str, Any], preset: str | None, path: Path | None, output: Output
-) -> tuple[dict[str, Any], int]:
+def _train(options: Mapping[str, Any], path: Path | None, output: Output) -> tuple[dict[str, Any], int]:
     """Train one run; gives its result and the exit status."""
     source = source_from(options)
     with new_folder(path, source.label) as folder:
         data = source.load()
-        settings = Settings.complete(options, source, data.shape, preset)
+        settings = Settings.complete(options, source, data.shape)
         parts = hold_out(data, settings.validation_fraction, settings.seed)
         build_model(settings, parts)  # what does not fit is told before anything is written
         run = Run.begin(folder, settings, data)
@@ -81,12 +79,12 @@ def carry_on(training: Training) -> tuple[dict[str, Any], int]:
     return result, 128 + (history.signal or signal.SIGINT) if result["interrupted"] else 0
 
 
-def _find_learning_rate(options: Mapping[str, Any], preset: str | None, path: Path, output: Output) -> int:
+def _find_learning_rate(options: Mapping[str, Any], path: Path, output: Output) -> int:
     """Try learning rates on the run that the options describe, without a run folder."""
     check_new_file(path, "--find-learning-rate")
     source = source_from(options)
     data = source.load()
-    settings = Settings.complete(options, source, data.shape, preset)
+    settings = Settings.complete(options, source, data.shape)
     parts = hold_out(data, settings.validation_fraction, settings.seed)
     found = learning_rate_test(
         build_model(settings, parts),
@@ -107,15 +105,11 @@ def _find_learning_rate(options: Mapping[str, Any], preset: str | None, path: Pa
 # -- a run for each seed ---------------------------------------------------------------------------------------
 
 
-def _train_seeds(
-    options: Mapping[str, Any], preset: str | None, seeds: Sequence[int], path: Path | None, output: Output
-) -> int:
+def _train_seeds(options: Mapping[str, Any], seeds: Sequence[int], path: Path | None, output: Output) -> int:
     """Train once for every seed, each in a folder inside one; print every test accuracy and the mean."""
     sources = [source_from({**options, **checked({"seed": seed})}) for seed in seeds]
     with new_folder(path, sources[0].label) as folder:
-        return train_each(
-            folder, seeds, lambda seed, own: _train({**options, "seed": seed}, preset, own, output), output
-        )
+        return train_each(folder, seeds, lambda seed, own: _train({**options, "seed": seed}, own, output), output)
 
 
 def train_each(

@@ -37,7 +37,7 @@ from chainrule.train.callback import Logs
 
 __all__ = ["Training", "build_model", "extras"]
 
-_FREE_TO_CHANGE = ("data", "folder", "checkpoint_seconds", "workers", "tensorboard")
+_FREE_TO_CHANGE = ("data", "folder", "preset", "checkpoint_seconds", "workers", "tensorboard")
 """Settings that change no bit, and places, since data may move: their fingerprint counts."""
 
 _NOT_DECAYED = ("bias", "beta", "gamma")
