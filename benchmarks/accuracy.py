@@ -96,12 +96,14 @@ def _chainrule(
 
     import chainrule as cr
     from benchmarks.workers.common import sequential
-    from chainrule.cli.schedule import callbacks_for
 
     cr.set_seed(seed)
     model = sequential(cr, NETWORKS[network], None)
+    if rate == "cosine":
+        steps = epochs * -(-len(x) // batch)
+        model.optimizer.learning_rate = cr.optimizers.schedules.CosineDecay(model.optimizer.learning_rate, steps)
     start = time.perf_counter()
-    model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0, callbacks=callbacks_for(rate))
+    model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0)
     return model.predict(test, batch_size=1000), time.perf_counter() - start
 
 
