@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -32,8 +33,11 @@ hypothesis.settings.load_profile("chainrule")
 def pytest_configure(config: pytest.Config) -> None:
     """Put src/ first, for this process and those it starts, where a developer asks for it.
 
-    Compiled steps go to a folder of this run's own, which the run's processes share.
+    Compiled steps go to a folder of this run's own, which the run's processes share.  Ctrl-C works, as it does where
+    a person types it: a shell that starts the tests in the background has it ignored.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "CHAINRULE_CACHE" not in os.environ:
         folder = tempfile.mkdtemp(prefix="chainrule-tests-")
         os.environ["CHAINRULE_CACHE"] = folder

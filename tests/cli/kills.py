@@ -10,6 +10,7 @@ Every process gets another number of threads, and is ended by SIGKILL (or, somet
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -33,7 +34,6 @@ OPTIONS = (
     *("--optimizer", "adamw", "--average", "0.95", "--schedule", "one-cycle"),
     *("--augment", "flip,crop:1,rotate:10,noise,cutout:2,mixup", "--checkpoint-seconds", "0.05", "--quiet"),
 )
-COMPARED = ("model.safetensors", "best.safetensors", "history.json", "history.csv", "config.json")
 SAMPLES = 4000
 
 
@@ -114,7 +114,15 @@ def kill_and_resume(data: Path, folder: Path, whole: Path, longest: float, kills
 
 
 def _different(folder: Path, whole: Path) -> list[str]:
-    return [name for name in COMPARED if (folder / name).read_bytes() != (whole / name).read_bytes()]
+    """The names of files that are not as in the uninterrupted run, or are left over."""
+    names = {entry.name for run in (folder, whole) for entry in run.iterdir()}
+    found = [name for name in sorted(names - {"result.json"}) if _content(folder / name) != _content(whole / name)]
+    first, second = (json.loads((run / "result.json").read_text()) for run in (folder, whole))
+    return found if {**first, "seconds": 0} == {**second, "seconds": 0} else [*found, "result.json"]
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None if not path.exists() else b"a folder"
 
 
 def main() -> int:

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chainrule.cli import report
+from chainrule.cli.opened import open_run
 from chainrule.cli.output import Output
 from chainrule.train.callback import Callback, Logs
 from tests.cli import kills
@@ -159,8 +161,56 @@ def test_several_seeds_go_on(chainrule: Command, shapes: Path, monkeypatch: pyte
     assert printed.out.splitlines()[-1].startswith("mean test accuracy over 3 seeds")
     for seed in range(3):
         assert_the_same(Path(f"r/seed-{seed}"), Path(f"whole/seed-{seed}"))
-    assert Path("r/seeds.json").read_bytes() == Path("whole/seeds.json").read_bytes()
+    assert json.loads(Path("r/seeds.json").read_text()) == json.loads(Path("whole/seeds.json").read_text())
     assert chainrule("resume", "r").status == 2
+
+
+def test_seeds_that_had_not_begun(chainrule: Command, refused: Callable[..., str], shapes: Path) -> None:
+    """As a kill leaves them: without any seed's folder, or with one that is still empty."""
+    assert chainrule("train", shapes, *WORDS, "--seeds", "0-1", "--run", "whole").status == 0
+    summary = Path("whole/seeds.json").read_bytes()
+    Path("r").mkdir()
+    Path("r/seeds.json").write_text(json.dumps({k: json.loads(summary)[k] for k in ("seeds", "settings")}))
+    Path("r/seed-0").mkdir()
+    assert chainrule("resume", "r").status == 0
+    for seed in range(2):
+        assert_the_same(Path(f"r/seed-{seed}"), Path(f"whole/seed-{seed}"))
+    assert json.loads(Path("r/seeds.json").read_text()) == json.loads(summary)
+    Path("r/seeds.json").write_text("{}")
+    assert "there is no list of seeds" in refused("resume", "r")
+
+
+def test_pictures_are_drawn_before_the_run_has_come_to_its_end(
+    chainrule: Command, shapes: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    def press(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "worst_mistakes", press)
+        assert chainrule("train", shapes, *WORDS, "--run", "r").status == 130
+    assert not Path("r/result.json").exists()
+    assert chainrule("resume", "r").status == 0
+    assert sorted(p.name for p in Path("r").iterdir()) == sorted(p.name for p in whole.iterdir())
+    assert Path("r/mistakes.png").read_bytes() == (whole / "mistakes.png").read_bytes()
+
+
+def test_one_process_at_a_time(
+    chainrule: Command, refused: Callable[..., str], shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(chainrule, shapes, monkeypatch)
+    with open_run(Path("r")).locked():
+        assert "another process trains in the run folder 'r'" in refused("resume", "r")
+    assert chainrule("resume", "r").status == 0
+
+
+def test_data_that_have_moved(
+    chainrule: Command, refused: Callable[..., str], shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(chainrule, shapes, monkeypatch)
+    shapes.rename("elsewhere.npz")
+    assert "cannot be read" in refused("resume", "r")
+    assert chainrule("resume", "r", "--data", "elsewhere.npz").status == 0
 
 
 def test_json_lines_go_on(chainrule: Command, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,6 +260,29 @@ def test_another_optimizer_has_its_own_learning_rate(chainrule: Command, shapes:
     assert config_of(Path("r"))["settings"]["learning_rate"] == cr.optimizers.SGD().learning_rate
 
 
+def test_decay_is_of_kernels_alone(chainrule: Command, shapes: Path) -> None:
+    words = ["--optimizer", "adamw", "--epochs", 1, "--run"]
+    assert chainrule("train", shapes, *words, "a").status == 0
+    assert chainrule("train", shapes, "--weight-decay", 0.004, *words, "b").status == 0
+    assert config_of(Path("a"))["settings"]["weight_decay"] == 0.004
+    assert model_bytes(Path("a")) == model_bytes(Path("b"))
+    options = cr.load_model("a/model.safetensors").optimizer.options
+    assert options.no_decay == ("bias", "beta", "gamma")
+
+
+def test_settings_that_do_not_go_together(refused: Callable[..., str], shapes: Path, inside: Path) -> None:
+    for words, message in (
+        (["--metrics", "confusion_matrix"], "metric 'confusion_matrix' is no single number"),
+        (["--schedule", "plateau", "--warmup", "1"], "warmup needs a schedule by step number"),
+        (["--patience", "2"], "patience needs a validation part"),
+        (["--nesterov", "--optimizer", "adam"], "nesterov is for sgd with a momentum"),
+        (["--momentum", "0.9", "--optimizer", "adam"], "momentum is for sgd and rmsprop; adam has none"),
+        (["--preset", "minst"], "unknown preset 'minst' (did you mean 'mnist'?)"),
+    ):
+        assert message in refused("train", shapes, *words)
+    assert sorted(path.name for path in inside.iterdir()) == ["shapes.npz"]
+
+
 def test_a_loss_that_diverges_is_told(chainrule: Command, shapes: Path) -> None:
     words = "--network conv32-dense128 --optimizer sgd --learning-rate 1e30 --epochs 3 --run r"
     printed = chainrule("train", shapes, *words.split())

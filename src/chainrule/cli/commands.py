@@ -88,6 +88,7 @@ def _add_train(parser: Parser) -> None:
 
 def _add_resume(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run, or of the runs of several seeds")
+    parser.add_argument("--data", metavar="PATH", help="where the data are now, if they have moved")
     parser.add_argument(
         "--accept-changes",
         action="store_true",

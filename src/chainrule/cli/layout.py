@@ -44,7 +44,7 @@ def painted(text: str, colour: str) -> str:
 
 
 def pairs(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Labels and values in two columns; values that are too long go on below themselves.
+    """Labels and values in two columns; values that are too long go on below themselves, and stand below long labels.
 
     >>> pairs([("name", "a value of several words"), ("n", "1")], 22)
     ['  name  a value of', '        several words', '  n     1']
@@ -54,6 +54,9 @@ def pairs(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
     for name, value in rows:
         room = max(8, width - label - 4)
         first, *rest = textwrap.wrap(value, room, break_on_hyphens=False) or [""]
+        if len(name) > label:  # a line of its own
+            lines.append(f"  {name}")
+            name = ""
         lines.append(f"  {name:{label}}  {first}".rstrip())
         lines += [f"  {'':{label}}  {line}" for line in rest]
     return lines

@@ -121,17 +121,19 @@ def open_run(folder: Path) -> Run:
     return Run(folder, config)
 
 
-def read_seeds(folder: Path) -> list[int]:
-    """The seeds of a folder of several runs.
+def read_seeds(folder: Path) -> tuple[list[int], dict[str, Any]]:
+    """The seeds of a folder of several runs, and the settings that the runs have in common.
 
     Raises:
         ConfigError: its list of seeds is none.
     """
     path = folder / SEEDS_FILE
-    seeds = read_config(path).get("seeds")
+    found = read_config(path)
+    seeds = found.get("seeds")
     if not isinstance(seeds, list) or not seeds:
         raise ConfigError(f"'{path}': there is no list of seeds; expected one that chainrule train wrote")
-    return [checked({"seed": seed}, where=f"'{path}': ")["seed"] for seed in seeds]
+    where = f"'{path}': "
+    return [checked({"seed": seed}, where)["seed"] for seed in seeds], _settings_in(found, path)
 
 
 def read_settings(path: str) -> dict[str, Any]:

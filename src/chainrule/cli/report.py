@@ -39,8 +39,8 @@ def conclude(training: Training, history: History) -> dict[str, Any]:
     score = None if impatient or terminated else _test(training)
     interrupted = history.interrupted or score is None
     result = _result(training, history, score, interrupted)
-    run.write_result(result)
     pictures = _pictures(training, history, score)
+    run.write_result(result)  # last: from now on the run has come to its end
     if score is not None:
         training.output.result(f"test accuracy {accuracy(result)}")
     elif not terminated:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chainrule.cli.opened import open_run, read_seeds
 from chainrule.cli.output import Output, warn
 from chainrule.cli.parts import hold_out
-from chainrule.cli.run import SEEDS_FILE, Run, new_folder
-from chainrule.cli.settings import Settings, source_from
-from chainrule.cli.train import carry_on, train_each
-from chainrule.cli.training import Training, build_model
+from chainrule.cli.run import SEEDS_FILE, Run
+from chainrule.cli.settings import Settings, checked, source_from
+from chainrule.cli.sources import DATA_SETS
+from chainrule.cli.train import carry_on, train_each, train_one
+from chainrule.cli.training import Training
 from chainrule.errors import CheckpointError, ConfigError
 from chainrule.files import remove_drafts
 
@@ -27,47 +29,67 @@ def run(arguments: argparse.Namespace) -> int:
     """
     folder = Path(arguments.run)
     output = Output(arguments.verbose, arguments.quiet, arguments.json)
-    accept: bool = arguments.accept_changes
-    if not (folder / SEEDS_FILE).exists():
-        run = open_run(folder)
-        if run.is_finished():
-            raise ConfigError(
-                f"the run '{folder}' has come to its end; chainrule train --config {folder} runs it again"
-            )
-        return _go_on(run, output, accept)[1]
-    seeds = read_seeds(folder)
-    runs = {seed: open_run(folder / f"seed-{seed}") for seed in seeds if (folder / f"seed-{seed}").is_dir()}
-    if all(seed in runs and runs[seed].is_finished() for seed in seeds):
-        raise ConfigError(f"the runs in '{folder}' have all come to their end")
-    pattern = next(iter(runs.values()))
-
-    def train(seed: int, own: Path) -> tuple[dict[str, Any], int]:
-        if seed in runs:
-            result = runs[seed].result()
-            return (result, 0) if result and runs[seed].is_finished() else _go_on(runs[seed], output, accept)
-        with new_folder(own, own.name):
-            return _go_on(_like(pattern, own, seed), output, accept)
-
-    return train_each(folder, seeds, train, output)
+    resuming = _Resuming(output, arguments.accept_changes, arguments.data)
+    if (folder / SEEDS_FILE).exists():
+        return resuming.several(folder)
+    run = open_run(folder)
+    if run.is_finished():
+        run.tidy()
+        raise ConfigError(f"the run '{folder}' has come to its end; chainrule train --config {folder} runs it again")
+    return resuming.one(run)[1]
 
 
-def _go_on(run: Run, output: Output, accept: bool) -> tuple[dict[str, Any], int]:
-    remove_drafts(run.folder)
-    settings = Settings.read(run.config["settings"])
-    data = source_from(run.config["settings"]).load()
-    if data.fingerprint() != run.config["data_sha256"]:
-        text = f"the data set {settings.data} has changed since the run '{run.folder}' began"
-        if not accept:
-            raise CheckpointError(f"{text}; --accept-changes goes on all the same, to other bits")
-        warn(text)
-    parts = hold_out(data, settings.validation_fraction, settings.seed)
-    return carry_on(Training(run, settings, parts, output, accept))
+@dataclass(frozen=True)
+class _Resuming:
+    """How runs go on.
 
+    Attributes:
+        output: what is printed.
+        accept: go on though something has changed.
+        data: where the data are now, if they have moved.
+    """
 
-def _like(pattern: Run, folder: Path, seed: int) -> Run:
-    """A new run with the settings of another, but for the seed."""
-    options = {**pattern.config["settings"], "seed": seed}
-    data = source_from(options).load()
-    settings = Settings.read(options)
-    build_model(settings, hold_out(data, settings.validation_fraction, seed))
-    return Run.begin(folder, settings, data)
+    output: Output
+    accept: bool
+    data: str | None
+
+    def one(self, run: Run) -> tuple[dict[str, Any], int]:
+        """Go on with a run; gives its result and the exit status."""
+        options = self._moved(run.config["settings"])
+        settings = Settings.read(options)
+        with run.locked():
+            remove_drafts(run.folder)
+        data = source_from(options).load()
+        if data.fingerprint() != run.config["data_sha256"]:
+            text = f"the data set {settings.data} has changed since the run '{run.folder}' began"
+            if not self.accept:
+                raise CheckpointError(f"{text}; --accept-changes goes on all the same, to other bits")
+            warn(text)
+        parts = hold_out(data, settings.validation_fraction, settings.seed)
+        return carry_on(Training(run, settings, parts, self.output, self.accept))
+
+    def several(self, folder: Path) -> int:
+        """Go on with the runs of several seeds: those that were cut off, and those that had not begun."""
+        seeds, options = read_seeds(folder)
+        begun = [seed for seed in seeds if (folder / f"seed-{seed}" / "config.json").exists()]
+        runs = {seed: open_run(folder / f"seed-{seed}") for seed in begun}
+        finished = {seed: run.result() or {} for seed, run in runs.items() if run.is_finished()}
+        if len(finished) == len(seeds):
+            raise ConfigError(f"the runs in '{folder}' have all come to their end")
+        options = self._moved(options)
+
+        def train(seed: int, own: Path) -> tuple[dict[str, Any], int]:
+            if seed in finished:
+                runs[seed].tidy()
+                return finished[seed], 0
+            return self.one(runs[seed]) if seed in runs else train_one(options, seed, own, self.output)
+
+        return train_each(folder, seeds, options, train, self.output)
+
+    def _moved(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings with the place where the data are now."""
+        if self.data is None:
+            return settings
+        if settings["data"] == "digits":
+            raise ConfigError("the digits come with scikit-learn; leave --data away")
+        return {**settings, **checked({"folder" if settings["data"] in DATA_SETS else "data": self.data})}

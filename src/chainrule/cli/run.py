@@ -11,8 +11,8 @@ from typing import Any
 
 from chainrule.cli.parts import Data
 from chainrule.cli.settings import Settings
-from chainrule.errors import ConfigError
-from chainrule.files import write_text_atomic
+from chainrule.errors import ConfigError, RunFolderError
+from chainrule.files import remove_drafts, write_text_atomic
 from chainrule.runs import create_run_folder, read_config, write_config
 from chainrule.versions import versions
 
@@ -77,10 +77,36 @@ class Run:
         """Write what the run came to; checkpoints of a finished run are no longer needed."""
         write_text_atomic(self.folder / RESULT_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
         if not result["interrupted"]:
-            for path in self.checkpoints.glob("checkpoint-*"):
-                path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self.checkpoints.rmdir()
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Delete the checkpoints of a run that has come to its end."""
+        remove_drafts(self.checkpoints)
+        for path in self.checkpoints.glob("checkpoint-*"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.checkpoints.rmdir()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in the folder, where the system has locks that end with a process.
+
+        Raises:
+            RunFolderError: one does already.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        with (self.folder / "config.json").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(f"another process trains in the run folder '{self.folder}'") from None
+            except OSError:  # a file system without locks
+                pass
+            yield
 
 
 def describe(settings: Settings, data: Data) -> dict[str, Any]:

@@ -11,7 +11,7 @@ __all__ = ["SCHEDULES", "schedule_for"]
 
 _MAKERS: Mapping[str, Callable[[float, int, int], Schedule]] = {
     "step": lambda rate, total, epoch: schedules.PiecewiseConstantDecay(
-        [total // 2, total * 3 // 4], [rate, rate / 10, rate / 100]
+        [max(1, total // 2), max(2, total * 3 // 4)], [rate, rate / 10, rate / 100]
     ),
     "exponential": lambda rate, total, epoch: schedules.ExponentialDecay(rate, total, 0.01),
     "polynomial": lambda rate, total, epoch: schedules.PolynomialDecay(rate, total, end_learning_rate=0.0),

@@ -31,6 +31,12 @@ OPTIMIZERS = tuple(
 )
 """The optimizers by the names that the command line knows."""
 
+
+def _check_metric(name: str) -> None:
+    if not get_metric(name, SparseCategoricalCrossentropy()).is_scalar:
+        raise ConfigError(f"metric {name!r} is no single number; the run folder has a picture of it")
+
+
 _SIZE = Setting(
     "size",
     "bring pictures to HEIGHTxWIDTH pixels (default: the size of the first, which all must have)",
@@ -99,7 +105,7 @@ _TABLE = (
     names(
         "metrics",
         "what is measured beside the loss, such as accuracy,top_3_accuracy",
-        lambda name: get_metric(name, SparseCategoricalCrossentropy()),
+        _check_metric,
     ),
     whole_number(
         "patience", "stop after so many epochs without a better validation loss, and keep the best weights", 1
@@ -171,8 +177,9 @@ class Settings:
         optimizer = options.get("optimizer", recipe["optimizer"])
         if optimizer != recipe["optimizer"]:
             # Rates and decays are an optimizer's own.
-            recipe |= {"optimizer": optimizer, "learning_rate": get_optimizer(optimizer).learning_rate}
-            recipe |= {"weight_decay": None, "momentum": None, "nesterov": False}
+            own = get_optimizer(optimizer)
+            recipe |= {"optimizer": optimizer, "learning_rate": own.learning_rate, "momentum": None, "nesterov": False}
+            recipe["weight_decay"] = own.options.weight_decay
         return cls._of({**recipe, **options, **source.settings()})
 
     @classmethod

@@ -21,7 +21,7 @@ from chainrule.errors import ConfigError
 from chainrule.files import write_text_atomic
 from chainrule.search import learning_rate_test
 
-__all__ = ["carry_on", "run", "train_each"]
+__all__ = ["carry_on", "run", "train_each", "train_one"]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,8 +74,9 @@ def carry_on(training: Training) -> tuple[dict[str, Any], int]:
     output.say(training.data.describe())
     output.say(f"network {settings.network}, {parameters:,} parameters; run folder {folder}")
     output.event("start", run=str(folder), data=training.data.describe(), parameters=parameters)
-    history = training.fit()
-    result = conclude(training, history)
+    with training.run.locked():
+        history = training.fit()
+        result = conclude(training, history)
     return result, 128 + (history.signal or signal.SIGINT) if result["interrupted"] else 0
 
 
@@ -109,17 +110,34 @@ def _train_seeds(options: Mapping[str, Any], seeds: Sequence[int], path: Path | 
     """Train once for every seed, each in a folder inside one; print every test accuracy and the mean."""
     sources = [source_from({**options, **checked({"seed": seed})}) for seed in seeds]
     with new_folder(path, sources[0].label) as folder:
-        return train_each(folder, seeds, lambda seed, own: _train({**options, "seed": seed}, own, output), output)
+        settled = {**options, **{name: value for name, value in sources[0].settings().items() if name != "seed"}}
+        _write_seeds(folder, {"seeds": list(seeds), "settings": settled})
+        try:
+            return train_each(folder, seeds, settled, lambda seed, own: train_one(settled, seed, own, output), output)
+        except BaseException:
+            if not any(folder.glob("seed-*")):
+                (folder / SEEDS_FILE).unlink()
+            raise
+
+
+def train_one(options: Mapping[str, Any], seed: int, folder: Path, output: Output) -> tuple[dict[str, Any], int]:
+    """Train one of several runs."""
+    return _train({**options, "seed": seed}, folder, output)
 
 
 def train_each(
-    folder: Path, seeds: Sequence[int], train: Callable[[int, Path], tuple[dict[str, Any], int]], output: Output
+    folder: Path,
+    seeds: Sequence[int],
+    options: Mapping[str, Any],
+    train: Callable[[int, Path], tuple[dict[str, Any], int]],
+    output: Output,
 ) -> int:
     """Train for every seed until one is interrupted, and sum up; gives the exit status.
 
     Args:
         folder: of all of them.
         seeds: the seeds.
+        options: what the runs have in common.
         train: trains one, given its seed and folder.
         output: what is printed.
     """
@@ -128,22 +146,27 @@ def train_each(
     for seed in seeds:
         output.say(f"seed {seed}")
         results[seed], status = train(seed, folder / f"seed-{seed}")
-        if len(results) == 1:  # only now is there anything in the folder that a failure must not take away
-            _write_seeds(folder, {"seeds": list(seeds)})
         if status:
             del results[seed]
             break
     if results:
-        _sum_up(folder, seeds, results, output)
+        _sum_up(folder, seeds, options, results, output)
     return status
 
 
-def _sum_up(folder: Path, seeds: Sequence[int], results: Mapping[int, Mapping[str, Any]], output: Output) -> None:
+def _sum_up(
+    folder: Path,
+    seeds: Sequence[int],
+    options: Mapping[str, Any],
+    results: Mapping[int, Mapping[str, Any]],
+    output: Output,
+) -> None:
     """Write and print the mean over the seeds that came to their end."""
     accuracies = [result["test_accuracy"] for result in results.values()]
     mean, spread = statistics.fmean(accuracies), statistics.pstdev(accuracies)
     summary = {
         "seeds": list(seeds),
+        "settings": dict(options),
         "finished": list(results),
         "test_accuracy": accuracies,
         "mean": mean,
@@ -156,7 +179,7 @@ def _sum_up(folder: Path, seeds: Sequence[int], results: Mapping[int, Mapping[st
         f"mean test accuracy over {len(results)} seeds {100 * mean:.2f} % "
         f"(standard deviation {100 * spread:.2f}, lowest {100 * min(accuracies):.2f})"
     )
-    output.event("summary", **summary)
+    output.event("summary", **{name: value for name, value in summary.items() if name != "settings"})
 
 
 def _write_seeds(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -182,6 +182,8 @@ def build_model(settings: Settings, data: Data) -> Model:
     """
     if settings.patience is not None and data.validation is None:
         raise ConfigError("patience needs a validation part; hold one out with --validation-fraction")
+    if settings.warmup and settings.schedule == "plateau":
+        raise ConfigError("warmup needs a schedule by step number; plateau changes the rate by the validation loss")
     random.set_seed(settings.seed)
     network = get_network(settings.network)
     model = network(data.shape, len(data.class_names), scale=data.scale())
