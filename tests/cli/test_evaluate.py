@@ -133,3 +133,64 @@ def test_a_model_that_is_no_classifier(refused: Callable[..., str], shapes: Path
     assert "gives an output of rank 4; expected one number for each class" in refused(
         "evaluate", "m.safetensors", shapes
     )
+
+
+def photos(folder: Path, classes: dict[str, int], size: tuple[int, int] = (8, 8), samples: int = 12) -> Path:
+    """A folder of pictures, whose classes differ by their brightness."""
+    image = pytest.importorskip("PIL.Image")
+    random = np.random.default_rng(0)
+    for name, light in classes.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(samples):
+            pixels = random.integers(light, light + 30, (*size, 3)).astype(np.uint8)
+            image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+LIGHTS = {"bird": 0, "dog": 100, "猫": 200}
+
+
+@pytest.mark.slow
+def test_other_pictures_are_matched_by_the_names_of_their_classes(
+    chainrule: Command, refused: Callable[..., str], inside: Path
+) -> None:
+    photos(inside / "all", LIGHTS)
+    words = ["--network", "conv32-dense128", "--epochs", 15, "--batch-size", 4, "--run", "r", "--quiet"]
+    assert chainrule("train", "all", *words).status == 0
+    assert json_of(chainrule, "r")["accuracy"] == 1
+    photos(inside / "some", {name: LIGHTS[name] for name in ("dog", "猫")}, size=(11, 9))
+    found = json_of(chainrule, "r", "some")
+    assert (found["accuracy"], found["samples"]) == (1, 24)  # all of them, in the model's size
+    assert {entry["name"]: entry["samples"] for entry in found["classes"]} == {"bird": 0, "dog": 12, "猫": 12}
+    photos(inside / "cow", {"cow": 0, "dog": 100})
+    assert "the class 'cow' of the data is none of the model's: bird, dog, 猫" in refused("evaluate", "r", "cow")
+
+
+@pytest.mark.slow
+def test_a_path_is_the_runs_own_however_it_is_written(
+    chainrule: Command, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(inside / "all", LIGHTS)
+    words = ["--network", "conv32-dense128", "--size", "6x6", "--channels", 1, "--seed", 3, "--epochs", 1, "--run", "r"]
+    assert chainrule("train", "all", *words).status == 0
+    own = json_of(chainrule, "r")
+    assert own["samples"] == 6
+    for name in ("all", "./all", str(inside / "all"), "r/../all/"):
+        assert {**json_of(chainrule, "r", name), "data": ""} == {**own, "data": ""}
+
+
+@pytest.mark.slow
+def test_predictions_of_pictures_name_their_files(chainrule: Command, inside: Path) -> None:
+    photos(inside / "all", LIGHTS)
+    assert chainrule("train", "all", "--network", "conv32-dense128", "--epochs", 1, "--run", "r").status == 0
+    lines = chainrule("predict", "r").out.splitlines()
+    assert len(lines) == 6
+    assert all(Path(line.split("\t")[0]).is_file() for line in lines)
+    found = [json.loads(line) for line in chainrule("predict", "r", "all/dog", "--json").out.splitlines()]
+    assert [entry["image"] for entry in found] == [str(path) for path in sorted(Path("all/dog").iterdir())]
+    assert chainrule("predict", "r", "all/dog/0.png", "--limit", 1).out.startswith("all/dog/0.png\t")
+
+
+def test_one_class_is_refused(refused: Callable[..., str], inside: Path) -> None:
+    photos(inside / "one", {"bird": 0})
+    assert "has one class, 'bird'; expected two or more" in refused("train", "one")

@@ -22,9 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
         ChainruleError: the model or the data cannot be used, or do not fit one another.
     """
     opened = open_model(arguments.model)
-    source = opened.source(arguments.data, given_source(arguments))
-    data = source.load()
-    opened.check_unchanged(source, data)
+    source, data = opened.tested(arguments.data, given_source(arguments))
     classifier = Classifier(opened.model)
     score = classifier.score(data.held_out, f"the data set {source.data}", source.workers)
     class_names = opened.names(classifier.classes, data.class_names)
@@ -50,7 +48,7 @@ def _as_json(data: str, score: Score, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _print(data: Data, score: Score, names: tuple[str, ...]) -> None:
-    say(data.describe())
+    say(data.describe_test())
     say(f"test accuracy {score}")
     width = max(map(text_width, names))
     for name, (correct, total) in zip(names, score.by_class(), strict=True):

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``chainrule``; by default those of this process.
 
     Returns:
-        The exit status: 0; 1 if `doctor` or `data check` found something wrong; 2 after an error; 130 after Ctrl-C, 143
+        The exit status: 0; 1 if `doctor` or `data check` found something wrong, or a loss ceased to be a number; 2 after an error; 130 after Ctrl-C, 143
         after SIGTERM; 141 if nobody reads the output any more.
 
     >>> main(["summary", "digits", "--input-shape", "1x1x1"])
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_any_text()
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started the process
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         discard_output()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from chainrule.cli.output import warn
-from chainrule.cli.parts import Data
+from chainrule.cli.parts import Data, as_classes
 from chainrule.cli.run import MODEL_FILE, SEEDS_FILE, Run
 from chainrule.cli.settings import checked, source_from
 from chainrule.cli.sources import Source
@@ -33,8 +33,11 @@ class Opened:
     class_names: tuple[str, ...] = ()
     data_sha256: str | None = None
 
-    def source(self, data: str | None, options: dict[str, Any]) -> Source:
-        """The data to test with: those that are named, else those of the run.
+    def tested(self, data: str | None, options: dict[str, Any]) -> tuple[Source, Data]:
+        """The data to test with: those that are named, else those of the run, which is warned of if they have changed.
+
+        Pictures other than the run's are brought to the model's size, and all of them are the test part where they come
+        without one.
 
         Args:
             data: a data set's name, file or folder.
@@ -42,6 +45,7 @@ class Opened:
 
         Raises:
             ConfigError: nothing says which data.
+            DataError: a class of the data is none of the model's.
         """
         known = self.settings or {}
         if data is None and not known:
@@ -49,22 +53,40 @@ class Opened:
                 "a model file does not say which data set to test it with; name one, "
                 f"for example: chainrule evaluate {MODEL_FILE} digits"
             )
-        same_data = data is None or data == known.get("data")
-        taken: dict[str, Any] = {key: known[key] for key in _SOURCE if same_data and key in known}
-        return source_from({**taken, "data": data or known.get("data"), **checked(options)})
+        given = checked(options)
+        own = data is None or (bool(known) and source_from({"data": data}).data == source_from(known).data)
+        if own:
+            taken = {key: known[key] for key in _SOURCE if known.get(key) is not None}
+            source = source_from({**taken, "data": known["data"], **given})
+        else:
+            source = source_from({**self._as_the_model_takes(data), "data": data, **given})
+        found = source.load(all_to_test=not own)
+        if own:
+            self._check_unchanged(source, found)
+        return source, replace(found, test=as_classes(found.held_out, self.class_names or found.class_names))
 
-    def check_unchanged(self, source: Source, data: Data) -> None:
+    def _as_the_model_takes(self, data: str | None) -> dict[str, Any]:
+        """How pictures become what the model takes."""
+        spec = self.model.input_spec
+        kind = source_from({"data": data}).kind
+        if kind not in ("csv", "pictures") or spec is None or len(spec.shape) != 4:
+            return {}
+        _, height, width, channels = spec.shape
+        fit = (self.settings or {}).get("fit", "cover")
+        return {"size": f"{height}x{width}", "channels": channels, "fit": fit}
+
+    def _check_unchanged(self, source: Source, data: Data) -> None:
         """Warn if the data that the run was trained and tested on have another content now."""
         if self.settings is None or self.data_sha256 is None:
             return
         ours = source_from(self.settings)
-        same_test_part = (source.data, source.seed, source.test_fraction) == (ours.data, ours.seed, ours.test_fraction)
+        same_test_part = (source.seed, source.test_fraction) == (ours.seed, ours.test_fraction)
         if same_test_part and self.data_sha256 != data.fingerprint():
             warn(f"the data set {source.data} has changed since the run, or is split in another way")
 
     def names(self, classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
-        """A name for each class: the data set's, else the run's, else its number."""
-        return name_classes(given or self.class_names, classes)
+        """A name for each class: the run's, else the data set's, else its number."""
+        return name_classes(self.class_names or given, classes)
 
 
 def given_source(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ __all__ = [
     "positive",
     "real",
     "seed_list",
+    "size_option",
     "verbosity",
     "whole",
 ]
@@ -120,6 +121,14 @@ def picture_size(value: object) -> str:
     if not found:
         raise ConfigError(f"size must be HEIGHTxWIDTH such as 64x64, got {value!r}")
     return str(value)
+
+
+def size_option(text: str) -> str:
+    """`picture_size`, as a type of an option."""
+    try:
+        return picture_size(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parsed_size(text: str | None) -> tuple[int, int] | None:

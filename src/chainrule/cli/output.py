@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.errors import ConfigError
-from chainrule.train.callback import Callback, Logs, as_json
+from chainrule.train.callback import Callback, Logs
 
 __all__ = ["Output", "check_new_file", "discard_output", "print_any_text", "say", "say_json", "warn"]
 
@@ -60,7 +61,7 @@ class JSONLines(Callback):
     """An object after each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        numbers = {name: as_json(float(value)) for name, value in (logs or {}).items()}
+        numbers = {name: value if math.isfinite(value) else None for name, value in (logs or {}).items()}
         say_json({"event": "epoch", "epoch": epoch + 1, **numbers})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule import random
-from chainrule.data import ArraySource, Dataset, Source
-from chainrule.errors import ConfigError
+from chainrule.data import ArraySource, Dataset, Part, Pictures, Source
+from chainrule.errors import ConfigError, DataError
 from chainrule.ops.random import random_permutation
 from chainrule.train.feed import Stream
 
-__all__ = ["Data", "as_arrays", "batches_of", "hold_out", "split_classes"]
+__all__ = ["Data", "as_arrays", "as_classes", "batches_of", "hold_out", "sample_name", "split_classes"]
 
 _HOLD_OUT_STREAM = 0x0E5A17DA
 """The random stream of the validation part; layers' streams are hashes of their paths."""
@@ -77,6 +77,11 @@ class Data:
             f"{self.train.dtype}, {len(self.class_names)} classes"
         )
 
+    def describe_test(self) -> str:
+        """One line: the name, the count of the test part, and the shape of an image."""
+        image = "x".join(str(size) for size in self.shape)
+        return f"{self.name}: {len(self.held_out)} test images of {image} {self.train.dtype}"
+
     def scale(self) -> float:
         """What takes pixels to 0..1: 1/255 for 8-bit images, else one over the largest training value."""
         if self.train.dtype == np.uint8:
@@ -130,6 +135,40 @@ def split_classes(data: Data, fraction: float, seed: int) -> Data:
         raise ConfigError(f"the data set {data.name} has one sample a class; there is none to spare for a test part")
     rest = np.setdiff1d(np.arange(len(data.train)), chosen)
     return replace(data, train=_part(data.train, rest), test=_part(data.train, chosen))
+
+
+def as_classes(part: Source, names: Sequence[str]) -> Source:
+    """A part with its classes numbered as a model has them, which is told by their names where both have some.
+
+    Raises:
+        DataError: a sample's class is none of the model's.
+    """
+    given = part.class_names
+    if tuple(given) == tuple(names) or _unnamed(given) or _unnamed(names):
+        return part
+    present = np.unique(part.labels)
+    unknown = [name for number, name in enumerate(given) if number in present and name not in names]
+    if unknown:
+        raise DataError(f"the class {unknown[0]!r} of the data is none of the model's: {', '.join(names)}")
+    numbers = np.array([names.index(name) if name in names else -1 for name in given], np.int64)
+    labels = numbers[part.labels]
+    if isinstance(part, ArraySource):
+        return ArraySource(part.samples, labels, names)
+    renamed = part.part(np.arange(len(part)))
+    renamed.labels, renamed.class_names = labels, tuple(names)
+    return renamed
+
+
+def _unnamed(names: Sequence[str]) -> bool:
+    """Whether classes have numbers for names."""
+    return list(names) == [str(number) for number in range(len(names))]
+
+
+def sample_name(part: Source, number: int) -> str | int:
+    """The file of a picture; else the sample's number."""
+    if isinstance(part, Pictures):
+        return part.files[number]
+    return sample_name(part.whole, int(part.numbers[number])) if isinstance(part, Part) else number
 
 
 def as_arrays(part: Source) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from chainrule.cli.images import pictures_in, read_images
 from chainrule.cli.names import unknown
 from chainrule.cli.opened import Opened, given_source, open_model
 from chainrule.cli.output import check_new_file, say, say_json
-from chainrule.cli.parts import batches_of
+from chainrule.cli.parts import batches_of, sample_name
 from chainrule.cli.sources import DATA_SETS
 from chainrule.data import ArraySource, Source
 from chainrule.errors import ConfigError
@@ -44,17 +44,20 @@ def run(arguments: argparse.Namespace) -> int:
         check_new_file(out, "--out")
     opened = open_model(arguments.model)
     classifier = Classifier(opened.model)
-    part, files, given_names = _images(arguments, opened, classifier)
+    part, given_names = _images(arguments, opened, classifier)
     if arguments.limit is not None and arguments.limit < len(part):
         part = part.part(range(arguments.limit))
     what = f"'{arguments.input}'" if arguments.input else "the run's data set"
-    found = _predictions(classifier, part, files, what)
+    found = _predictions(classifier, part, what)
     names = opened.names(classifier.classes, given_names)
     if out is not None:
         table = _table(found, names)
         check_new_file(out, "--out")
         write_text_atomic(out, table)
-        say(f"{len(part)} predictions written to {out}")
+        if arguments.json:
+            say_json({"file": str(out), "predictions": len(part)})
+        else:
+            say(f"{len(part)} predictions written to {out}")
     elif arguments.json:
         for name, row in found:
             chances = {label: float(value) for label, value in zip(names, row, strict=True)}
@@ -66,16 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _images(
-    arguments: argparse.Namespace, opened: Opened, classifier: Classifier
-) -> tuple[Source, Sequence[str], Sequence[str]]:
-    """The images to classify, their files where they are pictures, and the class names of their data set."""
+def _images(arguments: argparse.Namespace, opened: Opened, classifier: Classifier) -> tuple[Source, Sequence[str]]:
+    """The images to classify, and the class names of their data set."""
     given = arguments.input
     if given is None or given in DATA_SETS:
-        source = opened.source(given, given_source(arguments))
-        data = source.load()
-        opened.check_unchanged(source, data)
-        return data.held_out, (), data.class_names
+        _, data = opened.tested(given, given_source(arguments))
+        return data.held_out, data.class_names
     if not os.path.exists(given):
         expected = (
             f"expected {', '.join(DATA_SETS)}, a folder of pictures or a file of images, and there is none of that name"
@@ -85,16 +84,16 @@ def _images(
         raise ConfigError(f"--data names the folder of a data set; the input is the file '{given}'")
     pictures = pictures_in(given, classifier.input_shape, (opened.settings or {}).get("fit", "cover"))
     if pictures is not None:
-        return pictures, pictures.files, ()
+        return pictures, ()
     images = classifier.fit_images(read_images(given), f"'{given}'")
-    return ArraySource(images, np.zeros(len(images), np.int64)), (), ()
+    return ArraySource(images, np.zeros(len(images), np.int64)), ()
 
 
-def _predictions(classifier: Classifier, part: Source, files: Sequence[str], what: str) -> Predictions:
+def _predictions(classifier: Classifier, part: Source, what: str) -> Predictions:
     done = 0
     for images, _ in batches_of(part, _BATCH, _WORKERS):
         for row in classifier.probabilities(classifier.fit_images(images, what)):
-            yield files[done] if files else done, row
+            yield sample_name(part, done), row
             done += 1
 
 

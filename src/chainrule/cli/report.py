@@ -21,7 +21,7 @@ from chainrule.layers import Conv2D
 from chainrule.runs import confusion_matrix, first_layer_filters, learning_curves, worst_mistakes
 from chainrule.train.interrupt import interruptible
 
-__all__ = ["accuracy", "conclude"]
+__all__ = ["accuracy", "conclude", "is_finite"]
 
 
 def conclude(training: Training, history: History) -> dict[str, Any]:
@@ -50,9 +50,14 @@ def conclude(training: Training, history: History) -> dict[str, Any]:
     training.output.say(f"{model.count_params():,} parameters, {passes}, trained in {training.files.seconds:.1f} s")
     training.output.say(f"model     {folder / MODEL_FILE}")
     training.output.say(f"pictures  {', '.join(str(folder / picture) for picture in pictures)}")
-    if not all(map(math.isfinite, history.history.get("loss", ()))):
+    if not is_finite(history):
         warn("the loss is no longer finite, so the model is of no use; try a smaller --learning-rate")
     return result
+
+
+def is_finite(history: History) -> bool:
+    """Whether the loss was a number in every epoch."""
+    return all(map(math.isfinite, history.history.get("loss", ())))
 
 
 def accuracy(result: Mapping[str, Any]) -> str:

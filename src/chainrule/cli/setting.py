@@ -59,8 +59,10 @@ def names(name: str, help: str, check_one: Callable[[str], Any], metavar: str = 
     """Several names: a list in a file, separated by commas on the command line; ``none`` for none."""
 
     def check(value: Any) -> list[str]:
+        if isinstance(value, str):
+            value = parse(value)
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{_plain(name)} must be a list of names, got {value!r}")
+            raise ConfigError(f'{_plain(name)} must be a list of names such as ["a", "b"], got {value!r}')
         for item in value:
             check_one(item)
         return list(value)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule import optimizers
-from chainrule.cli.augmentations import AUGMENTATIONS, check_augmentation
+from chainrule.cli.augmentations import IN_WORDS, check_augmentation
 from chainrule.cli.names import unknown
-from chainrule.cli.options import picture_size
+from chainrule.cli.options import picture_size, size_option
 from chainrule.cli.presets import PRESETS, USUAL, preset_for
 from chainrule.cli.schedules import SCHEDULES
 from chainrule.cli.setting import Setting, names, one_of, real_number, switch, text, whole_number
@@ -40,8 +40,8 @@ def _check_metric(name: str) -> None:
 _SIZE = Setting(
     "size",
     "bring pictures to HEIGHTxWIDTH pixels (default: the size of the first, which all must have)",
-    lambda value: picture_size(value),
     picture_size,
+    size_option,
     "SIZE",
 )
 
@@ -98,8 +98,8 @@ _TABLE = (
     switch("balance", "let every class count the same in the loss, however many samples it has"),
     names(
         "augment",
-        "random changes of the training images, separated by commas, each with an amount if you like: "
-        f"{', '.join(AUGMENTATIONS)}; such as flip,crop:4,rotate:15; none for none",
+        f"random changes of the training images, separated by commas, with these amounts or others: {IN_WORDS}; "
+        "none for none",
         check_augmentation,
     ),
     names(
@@ -123,6 +123,8 @@ _TABLE = (
     whole_number("workers", "threads that read pictures", 1),
     switch("tensorboard", "write TensorBoard's event files into the run folder"),
 )
+
+_OPTIONS_ONLY = ("config", "json", "quiet", "run", "seeds", "verbose")
 
 SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _TABLE}
 """Every setting by its name."""
@@ -222,6 +224,10 @@ def checked(options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     result = {}
     for given, value in options.items():
         name = given.replace("-", "_")
+        if name in result:
+            raise ConfigError(f"{where}the setting {name!r} appears twice")
+        if name in _OPTIONS_ONLY:
+            raise ConfigError(f"{where}--{name} is an option of the command line, not a setting")
         if name not in SETTINGS:
             raise ConfigError(f"{where}{unknown('setting', given, SETTINGS)}")
         if value is not None:

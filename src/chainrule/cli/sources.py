@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -103,8 +103,11 @@ class Source:
         names = ("data", "folder", "seed", "test_fraction", "size", "channels", "fit", "workers")
         return {name: getattr(self, name) for name in names}
 
-    def load(self) -> Data:
+    def load(self, *, all_to_test: bool = False) -> Data:
         """Read the data; pictures are read later, when they are needed.
+
+        Args:
+            all_to_test: pictures that come without a test part are all of them the test part.
 
         Raises:
             DataError: a file is missing or damaged.
@@ -117,9 +120,9 @@ class Source:
             return Data.of_arrays(load_npz(self.data))
         if kind == "idx":
             return Data.of_arrays(_FROM_FILES[self.data](self.folder))
-        return self._pictures(kind)
+        return self._pictures(kind, all_to_test)
 
-    def _pictures(self, kind: Kind) -> Data:
+    def _pictures(self, kind: Kind, all_to_test: bool) -> Data:
         size, fit = parsed_size(self.size), cast(Fit, self.fit)
         if kind == "csv":
             train, test, validation = picture_list(self.data, size, self.channels, fit), None, None
@@ -130,6 +133,8 @@ class Source:
             if self.test_fraction is not None:
                 raise ConfigError(f"'{self.data}' comes with a test part; --test-fraction is for data without one")
             return whole
+        if all_to_test and self.test_fraction is None:
+            return replace(whole, test=train)
         return split_classes(whole, self.test_fraction or DEFAULT_TEST_FRACTION["pictures"], self.seed)
 
     def settled(self) -> Source:

@@ -13,7 +13,7 @@ from typing import Any
 from chainrule.cli.opened import read_settings
 from chainrule.cli.output import Output, check_new_file
 from chainrule.cli.parts import as_arrays, hold_out
-from chainrule.cli.report import accuracy, conclude
+from chainrule.cli.report import accuracy, conclude, is_finite
 from chainrule.cli.run import SEEDS_FILE, Run, new_folder
 from chainrule.cli.settings import SETTINGS, Settings, checked, source_from
 from chainrule.cli.training import Training, build_model, extras
@@ -22,6 +22,9 @@ from chainrule.files import write_text_atomic
 from chainrule.search import learning_rate_test
 
 __all__ = ["carry_on", "run", "train_each", "train_one"]
+
+_NOT_FINITE = 1
+"""The exit status of a training whose loss ceased to be a number."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     output = Output(arguments.verbose, arguments.quiet, arguments.json)
     folder = None if arguments.run is None else Path(arguments.run)
+    if arguments.run == "" or arguments.config == "":
+        raise ConfigError("--run and --config name a path; an empty text is none")
     if arguments.find_learning_rate is not None:
+        if arguments.run is not None or arguments.seeds is not None:
+            raise ConfigError("--find-learning-rate trains no run; leave --run and --seeds away")
         return _find_learning_rate(options, Path(arguments.find_learning_rate), output)
     if arguments.seeds is not None:
         if arguments.seed is not None:
@@ -77,12 +84,16 @@ def carry_on(training: Training) -> tuple[dict[str, Any], int]:
     with training.run.locked():
         history = training.fit()
         result = conclude(training, history)
-    return result, 128 + (history.signal or signal.SIGINT) if result["interrupted"] else 0
+    if result["interrupted"]:
+        return result, 128 + (history.signal or signal.SIGINT)
+    return result, 0 if is_finite(history) else _NOT_FINITE
 
 
 def _find_learning_rate(options: Mapping[str, Any], path: Path, output: Output) -> int:
     """Try learning rates on the run that the options describe, without a run folder."""
     check_new_file(path, "--find-learning-rate")
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--find-learning-rate draws a PNG file, got '{path}'; expected a name such as rates.png")
     source = source_from(options)
     data = source.load()
     settings = Settings.complete(options, source, data.shape)
@@ -96,7 +107,9 @@ def _find_learning_rate(options: Mapping[str, Any], path: Path, output: Output) 
     )
     check_new_file(path, "--find-learning-rate")
     found.plot(path)
-    output.result(str(found))
+    output.say(str(found))
+    if found.suggestion is not None and found.cautious is not None:
+        output.result(f"try --learning-rate {min(found.suggestion, found.cautious):.2g}")
     output.say(f"picture  {path}")
     suggested = {"suggestion": found.suggestion, "cautious": found.cautious, "diverged": found.diverged}
     output.event("result", picture=str(path), **suggested)
@@ -110,7 +123,8 @@ def _train_seeds(options: Mapping[str, Any], seeds: Sequence[int], path: Path | 
     """Train once for every seed, each in a folder inside one; print every test accuracy and the mean."""
     sources = [source_from({**options, **checked({"seed": seed})}) for seed in seeds]
     with new_folder(path, sources[0].label) as folder:
-        settled = {**options, **{name: value for name, value in sources[0].settings().items() if name != "seed"}}
+        own = {name: value for name, value in sources[0].settings().items() if name != "seed" and value is not None}
+        settled = {**options, **own}
         _write_seeds(folder, {"seeds": list(seeds), "settings": settled})
         try:
             return train_each(folder, seeds, settled, lambda seed, own: train_one(settled, seed, own, output), output)
@@ -145,8 +159,9 @@ def train_each(
     status = 0
     for seed in seeds:
         output.say(f"seed {seed}")
-        results[seed], status = train(seed, folder / f"seed-{seed}")
-        if status:
+        results[seed], own = train(seed, folder / f"seed-{seed}")
+        status = max(status, own)
+        if results[seed]["interrupted"]:
             del results[seed]
             break
     if results:

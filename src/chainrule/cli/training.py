@@ -27,7 +27,7 @@ from chainrule.cli.parts import Data, as_arrays
 from chainrule.cli.run import BEST_FILE, PLAN_FILE, Run
 from chainrule.cli.schedules import schedule_for
 from chainrule.cli.settings import SETTINGS, Settings
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, DataError
 from chainrule.files import write_text_atomic
 from chainrule.models import Model
 from chainrule.networks import get_network
@@ -182,6 +182,15 @@ def build_model(settings: Settings, data: Data) -> Model:
     """
     if settings.patience is not None and data.validation is None:
         raise ConfigError("patience needs a validation part; hold one out with --validation-fraction")
+    if len(data.class_names) < 2:
+        raise DataError(f"the data set {data.name} has one class, {data.class_names[0]!r}; expected two or more")
+    if settings.warmup >= settings.epochs:
+        raise ConfigError(
+            f"a warmup of {settings.warmup:g} epochs leaves nothing of {settings.epochs}; give a shorter one"
+        )
+    clips = [SETTINGS[n].option for n in ("clip_value", "clip_norm", "clip_global_norm") if getattr(settings, n)]
+    if len(clips) > 1:
+        raise ConfigError(f"give one of {' and '.join(clips)}")
     if settings.warmup and settings.schedule == "plateau":
         raise ConfigError("warmup needs a schedule by step number; plateau changes the rate by the validation loss")
     random.set_seed(settings.seed)
@@ -200,7 +209,7 @@ def extras(settings: Settings, data: Data) -> dict[str, Any]:
     return {
         "class_weight": _balanced(data) if settings.balance else None,
         "workers": settings.workers,
-        "augment": augmentations(settings.augment, 1 / data.scale()),
+        "augment": augmentations(settings.augment, 1 / data.scale(), data.shape[2]),
     }
 
 
