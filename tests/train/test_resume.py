@@ -95,6 +95,37 @@ def train(
     return [*state, *(np.array(values) for values in history.history.values())]
 
 
+def watchers(folder: Path, name: str) -> list[cr.callbacks.Callback]:
+    """What remembers something from epoch to epoch; nothing is ever good enough for them."""
+    return [
+        cr.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=2, min_delta=10),
+        cr.callbacks.EarlyStopping("loss", patience=4, min_delta=10),
+        cr.callbacks.CSVLogger(folder / f"{name}.csv"),
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: Path) -> None:
+    def fit(name: str, backup: bool, crash: int | None = None) -> Any:
+        trained = model(lambda: cr.optimizers.SGD(0.1))
+        chain = watchers(tmp_path, name)
+        if backup:
+            chain.insert(place, cr.callbacks.BackupAndRestore(tmp_path / "backup"))
+        history = trained.fit(*data(), batch_size=BATCH, epochs=8, verbose=0, callbacks=[*chain, Crash(crash)])
+        return [trained.optimizer.learning_rate, *trained.get_weights(), np.array(history.history["loss"])]
+
+    expected = fit("whole", backup=False)
+    for crash in (2 * STEPS + 1, 1, STEPS + 1):  # in the third epoch, in it again, and in the fourth
+        with pytest.raises(CutOff):
+            fit("cut", backup=True, crash=crash)
+    found = fit("cut", backup=True)
+    assert expected[0] == 0.05 / 2
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len((tmp_path / "whole.csv").read_text().splitlines()) == 1 + 5
+    assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
 @pytest.fixture(scope="module", params=[adam, accumulating], ids=["adam", "accumulating"])
 def optimizer(request: pytest.FixtureRequest) -> Callable[[], Any]:
     made: Callable[[], Any] = request.param

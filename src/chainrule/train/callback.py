@@ -27,6 +27,7 @@ class Callback:
         fitting: the running call of `fit`, of which a checkpoint can be taken.
         interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
             step.  A callback that only shows something gives the engine room to run many steps in one go.
+        called_last: whether it is called after all others, wherever it stands among them: it keeps what they remember.
 
     >>> import chainrule as cr
     >>> class Print(cr.callbacks.Callback):
@@ -38,6 +39,7 @@ class Callback:
     fitting: Fitting
     params: Mapping[str, Any]
     interval: float = 0.0
+    called_last: bool = False
 
     @property
     def cut_off(self) -> bool:

@@ -116,6 +116,8 @@ class BackupAndRestore(Callback):
     source, processor, network, plan, seed, settings, and the data (but for iterables of batches, which cannot be looked
     at: they must give the same batches again).  Where that has changed, the training is refused, and told why.
 
+    It is called after all other callbacks, wherever it stands among them, so that each is kept as it is at that place.
+
     Args:
         backup_dir: the folder, for this training alone; it is made.
         save_freq: ``"epoch"``, or a number of batches.
@@ -130,6 +132,8 @@ class BackupAndRestore(Callback):
     >>> cr.callbacks.BackupAndRestore("backup", seconds=60).keep
     2
     """
+
+    called_last = True
 
     def __init__(
         self,
