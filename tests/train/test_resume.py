@@ -126,6 +126,44 @@ def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: P
     assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
 
 
+@pytest.mark.parametrize("crashes", [[STEPS + 5], [5], [2], [STEPS + 5, 2, 7]])
+def test_an_epoch_entered_in_its_middle_has_its_rate(crashes: list[int], tmp_path: Path) -> None:
+    def fit(name: str | None, crash: int | None = None) -> Any:
+        trained, rates = model(lambda: cr.optimizers.SGD(0.1)), []
+        chain: list[cr.callbacks.Callback] = [
+            cr.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+            cr.callbacks.LambdaCallback(on_epoch_end=lambda *_: rates.append(trained.optimizer.learning_rate)),
+            Crash(crash),
+        ]
+        if name is not None:
+            chain.append(cr.callbacks.BackupAndRestore(tmp_path / name, save_freq=3))
+        trained.fit(*data(), batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=chain)
+        return rates, trained.get_weights()
+
+    expected = fit(None)
+    assert expected[0] == [0.05, 0.025, 0.0125]
+    for crash in crashes:
+        with pytest.raises(CutOff):
+            fit("backup", crash)
+    rates, weights = fit("backup")
+    assert rates == expected[0][-len(rates) :]
+    for a, b in zip(weights, expected[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_each_training_asks_for_its_rates() -> None:
+    trained, asked = model(lambda: cr.optimizers.SGD(0.1)), []
+
+    def schedule(epoch: int) -> float:
+        asked.append(epoch)
+        return 0.1
+
+    scheduler = cr.callbacks.LearningRateScheduler(schedule)
+    for _ in range(2):
+        trained.fit(*data(), epochs=1, verbose=0, callbacks=scheduler)
+    assert asked == [0, 0]
+
+
 @pytest.fixture(scope="module", params=[adam, accumulating], ids=["adam", "accumulating"])
 def optimizer(request: pytest.FixtureRequest) -> Callable[[], Any]:
     made: Callable[[], Any] = request.param

@@ -68,7 +68,11 @@ class Callback:
         """After every callback's `on_train_begin`: bring back the state of a training that was cut off."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Before an epoch, counted from 0."""
+        """Before an epoch, counted from 0.
+
+        A training that was cut off in an epoch's middle calls this again when it goes on there, after `set_state`.  A
+        callback that adds to what is there, or takes it times something, must remember for which epoch it did.
+        """
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Before a step, counted from 0 in the epoch; calls `on_batch_begin`."""
