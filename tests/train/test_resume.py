@@ -164,6 +164,36 @@ def test_each_training_asks_for_its_rates() -> None:
     assert asked == [0, 0]
 
 
+@pytest.mark.parametrize(
+    "event", ["on_epoch_begin", "on_train_batch_end", "on_test_begin", "on_test_end", "on_epoch_end"]
+)
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_signal_leaves_a_checkpoint_wherever_it_comes(event: str, epoch: int, tmp_path: Path) -> None:
+    def fit(folder: Path | None, stops: bool) -> Any:
+        def stop(*_: Any) -> None:
+            fitting = watch.fitting
+            if stops and fitting.position.epoch == epoch + (event == "on_epoch_end"):
+                fitting.stop.request(15)
+
+        trained = model(lambda: cr.optimizers.SGD(0.1))
+        watch = cr.callbacks.LambdaCallback(**{event: stop})
+        backup = [] if folder is None else [cr.callbacks.BackupAndRestore(folder)]
+        x, y = data()
+        history = trained.fit(
+            x, y, BATCH, epochs=EPOCHS, verbose=0, callbacks=[watch, *backup], validation_data=(x[:9], y[:9])
+        )
+        return trained, history
+
+    trained, history = fit(tmp_path, True)
+    assert history.interrupted
+    found, _ = newest(tmp_path)
+    assert found is not None
+    assert found.step == int(trained.optimizer.iterations.data)
+    resumed, _ = fit(tmp_path, False)
+    for a, b in zip(resumed.get_weights(), fit(None, False)[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.fixture(scope="module", params=[adam, accumulating], ids=["adam", "accumulating"])
 def optimizer(request: pytest.FixtureRequest) -> Callable[[], Any]:
     made: Callable[[], Any] = request.param

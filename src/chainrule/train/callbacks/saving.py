@@ -213,7 +213,7 @@ class BackupAndRestore(Callback):
         self.save()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if not self.fitting.stop.requested:
+        if not self.cut_off:  # a signal may come while the epoch's end is told: that epoch is done
             self.save()
 
     def save(self) -> None:
