@@ -369,7 +369,7 @@ def test_damaged_checkpoints_make_no_room_for_themselves(tmp_path: Path, capsys:
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CutOff):
-        train(adam, tmp_path, 4, save_freq=3)
+        train(adam, tmp_path, 4, save_freq=3, accept_changes=True)
     assert "the training begins anew" in capsys.readouterr().err
     found, damaged = newest(tmp_path)
     assert found is not None
