@@ -140,3 +140,86 @@ def test_a_damaged_one_is_set_aside_once_the_one_before_it_is_used(
     assert train(tmp_path) == 8
     assert f"set aside as '{last.name}.damaged'; the one before it is used" in capsys.readouterr().err
     assert read_checkpoint(last).step == 12
+
+
+# --- What callbacks give ------------------------------------------------------------------------------------
+
+
+class Giving(Callback):
+    """Hands over what it was made with, and keeps what comes back."""
+
+    def __init__(self, state: Any = None, arrays: Any = None) -> None:
+        self.given = ({} if state is None else state, {} if arrays is None else arrays)
+        self.state: Any = None
+        self.arrays: dict[str, Any] = {}
+
+    def get_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.given[0]
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def get_arrays(self) -> dict[str, Any]:
+        arrays: dict[str, Any] = self.given[1]
+        return arrays
+
+    def set_arrays(self, arrays: dict[str, Any]) -> None:
+        self.arrays = arrays
+
+
+def test_what_a_callback_gives_comes_back(tmp_path: Path) -> None:
+    matrix = np.arange(12.0).reshape(3, 4)
+    given = {
+        "big": matrix.astype(">f4"),
+        "columns": np.asfortranarray(matrix),
+        "turned": matrix[::-1, ::2],
+        "scalar": np.array(7, ">i2"),
+        "none": np.empty((0, 3), np.float16),
+        "flags": np.array([True, False]),
+        "list": [1, 2],
+        **{f"{dtype}": np.ones(2, dtype) for dtype in ("u1", "u2", "u4", "u8", "i1", "i4", "i8", "f8")},
+    }
+    state = {"seen": {8: 1.5, 10: 2.5, 9: (1, 2)}, "text": "Zürich \u2192", "none": None, "yes": True}
+    train(tmp_path, Giving(state, given))
+    back = Giving(state, given)
+    assert train(tmp_path, back, epochs=4) == 12
+    assert back.state == {
+        "seen": {"8": 1.5, "10": 2.5, "9": [1, 2]},
+        "text": "Zürich \u2192",
+        "none": None,
+        "yes": True,
+    }
+    assert set(back.arrays) == set(given)
+    for name, array in given.items():
+        np.testing.assert_array_equal(back.arrays[name], array, strict=name not in ("big", "scalar"))
+
+
+@pytest.mark.parametrize(
+    ("giving", "words"),
+    [
+        (Giving({"best": np.float32(1)}), "get_state gives what JSON cannot hold .*float32.*finite floats of Python"),
+        (Giving({"best": float("inf")}), "get_state gives what JSON cannot hold .*[Oo]ut of range"),
+        (Giving({"best": float("nan")}), "get_state gives what JSON cannot hold"),
+        (Giving({(1, 2): 3}), "get_state gives what JSON cannot hold .*keys must be"),
+        (Giving({"text": "\ud800"}), "get_state gives what JSON cannot hold .*surrogates"),
+        (Giving(arrays={"a": np.array([None])}), "get_arrays gives object by the name 'a'; expected .*float64"),
+        (Giving(arrays={"a": np.array(["b"])}), "get_arrays gives <U1 by the name 'a'"),
+        (Giving(arrays={"a": np.ones(2, np.complex64)}), "get_arrays gives complex64 by the name 'a'"),
+        (Giving(arrays={3: np.ones(2)}), "get_arrays gives float64 by the name 3; expected texts"),
+    ],
+)
+def test_what_no_file_can_hold_is_refused_by_the_callback_s_name(giving: Giving, words: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"^Giving: (?:{words})"):
+        train(tmp_path, giving, epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_numpy_bool_stops_a_training_and_is_kept(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.stop_training = np.bool_(epoch == 0)  # type: ignore[assignment]
+
+    train(tmp_path, Stop())
+    assert read_checkpoint(max(tmp_path.iterdir())).header["stopped"] is True
+    assert train(tmp_path, Stop()) is None

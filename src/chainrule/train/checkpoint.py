@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -43,6 +43,12 @@ __all__ = [
 
 FORMAT = 3
 _KEY = "chainrule-checkpoint"
+_DTYPES = (
+    np.dtype(bool),
+    *(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)),
+    *map(np.dtype, "efd"),
+)
+"""What an array may be."""
 _NAME = re.compile(r"checkpoint-(\d{12})\.safetensors")
 
 
@@ -89,12 +95,15 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
     Args:
         fitting: between two native calls.
         facts: what must be the same when it goes on, as JSON can hold it, such as the data's fingerprint.
+
+    Raises:
+        CheckpointError: a callback gives what no file can hold.
     """
     model, optimizer = fitting.model, fitting.model.optimizer
     arrays = {f"variable/{variable.name}": variable.data for variable in _variables(model)}
     remembering = _remembering(fitting)
     for number, callback in enumerate(remembering):
-        arrays |= {f"callback/{number}/{name}": array for name, array in callback.get_arrays().items()}
+        arrays |= {f"callback/{number}/{name}": array for name, array in _arrays_of(callback).items()}
     header = {
         "format": FORMAT,
         "version": __version__,
@@ -102,8 +111,8 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
         "step": int(optimizer.iterations.data),
         "seed": get_seed(),
         "learning_rate": None if optimizer.schedule is not None else optimizer.learning_rate,
-        "stopped": model.stop_training,
-        "callbacks": [[type(callback).__name__, callback.get_state()] for callback in remembering],
+        "stopped": bool(model.stop_training),
+        "callbacks": [[type(callback).__name__, _state_of(callback)] for callback in remembering],
         "facts": dict(facts or {}),
     }
     return Checkpoint(header, arrays)
@@ -156,6 +165,34 @@ def _remembering(fitting: Fitting) -> list[Callback]:
     return [callback for callback in fitting.chain if is_own(callback, "get_state") or is_own(callback, "get_arrays")]
 
 
+def _state_of(callback: Callback) -> Any:
+    """A callback's state as it comes back from a file: names as text, lists for tuples."""
+    try:
+        text = json.dumps(callback.get_state(), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{type(callback).__name__}: get_state gives what JSON cannot hold ({error}); expected None, texts, bools, "
+            "ints and finite floats of Python, and lists and dicts of them"
+        ) from None
+    return json.loads(text)
+
+
+def _arrays_of(callback: Callback) -> dict[str, Array]:
+    """A callback's arrays as they come back from a file: in the machine's byte order, row after row."""
+    who, given_by_name, found = type(callback).__name__, cast("dict[Any, Any]", callback.get_arrays()), {}
+    for name, given in given_by_name.items():
+        array = np.asarray(given)
+        native = array.dtype.newbyteorder("=")
+        if not isinstance(name, str) or native not in _DTYPES:
+            raise CheckpointError(
+                f"{who}: get_arrays gives {array.dtype} by the name {name!r}; expected texts as names, and arrays of "
+                f"{', '.join(map(str, _DTYPES))}"
+            )
+        found[name] = array.astype(native, order="C", copy=False)
+    return found
+
+
 def _variables(model: Model) -> Iterator[Variable]:
     """Everything that a training changes."""
     yield from model.weights
@@ -181,7 +218,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Pat
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
-    header = {**checkpoint.header, "sha256": _digest(checkpoint.header, arrays)}
+    header = json.loads(
+        json.dumps(checkpoint.header, ensure_ascii=False, allow_nan=False)
+    )  # what will be read is hashed
+    header["sha256"] = _digest(header, arrays)
     path = folder / f"checkpoint-{checkpoint.step:012d}.safetensors"
     write_bytes_atomic(path, save(arrays, metadata={_KEY: json.dumps(header, ensure_ascii=False, allow_nan=False)}))
     for old in _files(folder)[keep:]:
