@@ -29,8 +29,8 @@ class Stopped(Exception):
 
 
 class Crash(cr.callbacks.Callback):
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 2:
             raise Stopped
 
 

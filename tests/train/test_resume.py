@@ -95,6 +95,105 @@ def train(
     return [*state, *(np.array(values) for values in history.history.values())]
 
 
+def watchers(folder: Path, name: str) -> list[cr.callbacks.Callback]:
+    """What remembers something from epoch to epoch; nothing is ever good enough for them."""
+    return [
+        cr.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=2, min_delta=10),
+        cr.callbacks.EarlyStopping("loss", patience=4, min_delta=10),
+        cr.callbacks.CSVLogger(folder / f"{name}.csv"),
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: Path) -> None:
+    def fit(name: str, backup: bool, crash: int | None = None) -> Any:
+        trained = model(lambda: cr.optimizers.SGD(0.1))
+        chain = watchers(tmp_path, name)
+        if backup:
+            chain.insert(place, cr.callbacks.BackupAndRestore(tmp_path / "backup"))
+        history = trained.fit(*data(), batch_size=BATCH, epochs=8, verbose=0, callbacks=[*chain, Crash(crash)])
+        return [trained.optimizer.learning_rate, *trained.get_weights(), np.array(history.history["loss"])]
+
+    expected = fit("whole", backup=False)
+    for crash in (2 * STEPS + 1, 1, STEPS + 1):  # in the third epoch, in it again, and in the fourth
+        with pytest.raises(CutOff):
+            fit("cut", backup=True, crash=crash)
+    found = fit("cut", backup=True)
+    assert expected[0] == 0.05 / 2
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len((tmp_path / "whole.csv").read_text().splitlines()) == 1 + 5
+    assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
+@pytest.mark.parametrize("crashes", [[STEPS + 5], [5], [2], [STEPS + 5, 2, 7]])
+def test_an_epoch_entered_in_its_middle_has_its_rate(crashes: list[int], tmp_path: Path) -> None:
+    def fit(name: str | None, crash: int | None = None) -> Any:
+        trained, rates = model(lambda: cr.optimizers.SGD(0.1)), []
+        chain: list[cr.callbacks.Callback] = [
+            cr.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+            cr.callbacks.LambdaCallback(on_epoch_end=lambda *_: rates.append(trained.optimizer.learning_rate)),
+            Crash(crash),
+        ]
+        if name is not None:
+            chain.append(cr.callbacks.BackupAndRestore(tmp_path / name, save_freq=3))
+        trained.fit(*data(), batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=chain)
+        return rates, trained.get_weights()
+
+    expected = fit(None)
+    assert expected[0] == [0.05, 0.025, 0.0125]
+    for crash in crashes:
+        with pytest.raises(CutOff):
+            fit("backup", crash)
+    rates, weights = fit("backup")
+    assert rates == expected[0][-len(rates) :]
+    for a, b in zip(weights, expected[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_each_training_asks_for_its_rates() -> None:
+    trained, asked = model(lambda: cr.optimizers.SGD(0.1)), []
+
+    def schedule(epoch: int) -> float:
+        asked.append(epoch)
+        return 0.1
+
+    scheduler = cr.callbacks.LearningRateScheduler(schedule)
+    for _ in range(2):
+        trained.fit(*data(), epochs=1, verbose=0, callbacks=scheduler)
+    assert asked == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "event", ["on_epoch_begin", "on_train_batch_end", "on_test_begin", "on_test_end", "on_epoch_end"]
+)
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_signal_leaves_a_checkpoint_wherever_it_comes(event: str, epoch: int, tmp_path: Path) -> None:
+    def fit(folder: Path | None, stops: bool) -> Any:
+        def stop(*_: Any) -> None:
+            fitting = watch.fitting
+            if stops and fitting.position.epoch == epoch + (event == "on_epoch_end"):
+                fitting.stop.request(15)
+
+        trained = model(lambda: cr.optimizers.SGD(0.1))
+        watch = cr.callbacks.LambdaCallback(**{event: stop})
+        backup = [] if folder is None else [cr.callbacks.BackupAndRestore(folder)]
+        x, y = data()
+        history = trained.fit(
+            x, y, BATCH, epochs=EPOCHS, verbose=0, callbacks=[watch, *backup], validation_data=(x[:9], y[:9])
+        )
+        return trained, history
+
+    trained, history = fit(tmp_path, True)
+    assert history.interrupted
+    found, _ = newest(tmp_path)
+    assert found is not None
+    assert found.step == int(trained.optimizer.iterations.data)
+    resumed, _ = fit(tmp_path, False)
+    for a, b in zip(resumed.get_weights(), fit(None, False)[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.fixture(scope="module", params=[adam, accumulating], ids=["adam", "accumulating"])
 def optimizer(request: pytest.FixtureRequest) -> Callable[[], Any]:
     made: Callable[[], Any] = request.param
@@ -270,7 +369,7 @@ def test_damaged_checkpoints_make_no_room_for_themselves(tmp_path: Path, capsys:
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CutOff):
-        train(adam, tmp_path, 4, save_freq=3)
+        train(adam, tmp_path, 4, save_freq=3, accept_changes=True)
     assert "the training begins anew" in capsys.readouterr().err
     found, damaged = newest(tmp_path)
     assert found is not None

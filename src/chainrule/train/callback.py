@@ -27,6 +27,7 @@ class Callback:
         fitting: the running call of `fit`, of which a checkpoint can be taken.
         interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
             step.  A callback that only shows something gives the engine room to run many steps in one go.
+        called_last: whether it is called after all others, wherever it stands among them: it keeps what they remember.
 
     >>> import chainrule as cr
     >>> class Print(cr.callbacks.Callback):
@@ -38,6 +39,7 @@ class Callback:
     fitting: Fitting
     params: Mapping[str, Any]
     interval: float = 0.0
+    called_last: bool = False
 
     @property
     def cut_off(self) -> bool:
@@ -66,7 +68,11 @@ class Callback:
         """After every callback's `on_train_begin`: bring back the state of a training that was cut off."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Before an epoch, counted from 0."""
+        """Before an epoch, counted from 0.
+
+        A training that was cut off in an epoch's middle calls this again when it goes on there, after `set_state`.  A
+        callback that adds to what is there, or takes it times something, must remember for which epoch it did.
+        """
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Before a step, counted from 0 in the epoch; calls `on_batch_begin`."""

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -30,11 +30,38 @@ from chainrule.train.fitting import Fitting, Position
 if TYPE_CHECKING:
     from chainrule.models.model import Model
 
-__all__ = ["Checkpoint", "newest", "read_checkpoint", "restore", "take", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "DamagedCheckpointError",
+    "newest",
+    "read_checkpoint",
+    "restore",
+    "set_aside",
+    "take",
+    "write_checkpoint",
+]
 
-FORMAT = 2
+FORMAT = 3
 _KEY = "chainrule-checkpoint"
+_DTYPES = (
+    np.dtype(bool),
+    *(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)),
+    *map(np.dtype, "efd"),
+)
+"""What an array may be."""
 _NAME = re.compile(r"checkpoint-(\d{12})\.safetensors")
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A file's content is not what was written.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"'{path}': {what}")
+        self.path = path
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +95,15 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
     Args:
         fitting: between two native calls.
         facts: what must be the same when it goes on, as JSON can hold it, such as the data's fingerprint.
+
+    Raises:
+        CheckpointError: a callback gives what no file can hold.
     """
     model, optimizer = fitting.model, fitting.model.optimizer
     arrays = {f"variable/{variable.name}": variable.data for variable in _variables(model)}
     remembering = _remembering(fitting)
     for number, callback in enumerate(remembering):
-        arrays |= {f"callback/{number}/{name}": array for name, array in callback.get_arrays().items()}
+        arrays |= {f"callback/{number}/{name}": array for name, array in _arrays_of(callback).items()}
     header = {
         "format": FORMAT,
         "version": __version__,
@@ -81,8 +111,8 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
         "step": int(optimizer.iterations.data),
         "seed": get_seed(),
         "learning_rate": None if optimizer.schedule is not None else optimizer.learning_rate,
-        "stopped": model.stop_training,
-        "callbacks": [[type(callback).__name__, callback.get_state()] for callback in remembering],
+        "stopped": bool(model.stop_training),
+        "callbacks": [[type(callback).__name__, _state_of(callback)] for callback in remembering],
         "facts": dict(facts or {}),
     }
     return Checkpoint(header, arrays)
@@ -135,6 +165,34 @@ def _remembering(fitting: Fitting) -> list[Callback]:
     return [callback for callback in fitting.chain if is_own(callback, "get_state") or is_own(callback, "get_arrays")]
 
 
+def _state_of(callback: Callback) -> Any:
+    """A callback's state as it comes back from a file: names as text, lists for tuples."""
+    try:
+        text = json.dumps(callback.get_state(), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{type(callback).__name__}: get_state gives what JSON cannot hold ({error}); expected None, texts, bools, "
+            "ints and finite floats of Python, and lists and dicts of them"
+        ) from None
+    return json.loads(text)
+
+
+def _arrays_of(callback: Callback) -> dict[str, Array]:
+    """A callback's arrays as they come back from a file: in the machine's byte order, row after row."""
+    who, given_by_name, found = type(callback).__name__, cast("dict[Any, Any]", callback.get_arrays()), {}
+    for name, given in given_by_name.items():
+        array = np.asarray(given)
+        native = array.dtype.newbyteorder("=")
+        if not isinstance(name, str) or native not in _DTYPES:
+            raise CheckpointError(
+                f"{who}: get_arrays gives {array.dtype} by the name {name!r}; expected texts as names, and arrays of "
+                f"{', '.join(map(str, _DTYPES))}"
+            )
+        found[name] = array.astype(native, order="C", copy=False)
+    return found
+
+
 def _variables(model: Model) -> Iterator[Variable]:
     """Everything that a training changes."""
     yield from model.weights
@@ -160,28 +218,33 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Pat
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
-    header = {**checkpoint.header, "sha256": _digest(checkpoint.header, arrays)}
+    header = json.loads(
+        json.dumps(checkpoint.header, ensure_ascii=False, allow_nan=False)
+    )  # what will be read is hashed
+    header["sha256"] = _digest(header, arrays)
     path = folder / f"checkpoint-{checkpoint.step:012d}.safetensors"
     write_bytes_atomic(path, save(arrays, metadata={_KEY: json.dumps(header, ensure_ascii=False, allow_nan=False)}))
     for old in _files(folder)[keep:]:
-        old.unlink(missing_ok=True)
+        try:
+            old.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"'{old}': cannot be deleted ({reason(error)})") from None
     return path
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a folder that can be read, and what is wrong with each newer one.
-
-    Those are set aside under another name, so that they are neither taken for the newest again nor lost.
+def newest(folder: Path) -> tuple[Checkpoint | None, list[DamagedCheckpointError]]:
+    """The newest checkpoint of a folder that is whole, and what is wrong with each newer one.
 
     Raises:
-        RunFolderError: one cannot be set aside.
+        CheckpointError: one cannot be read, or has another format, so that nobody knows whether it is whole.
+        RunFolderError: the folder cannot be read.
     """
-    damaged: list[str] = []
+    damaged: list[DamagedCheckpointError] = []
     for path in _files(folder):
         try:
             return read_checkpoint(path), damaged
-        except CheckpointError as error:
-            damaged.append(f"{error}; it is set aside as {_set_aside(path).name!r}")
+        except DamagedCheckpointError as error:
+            damaged.append(error)
     return None, damaged
 
 
@@ -189,29 +252,39 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint from its file.
 
     Raises:
-        CheckpointError: it is damaged, or something else.
+        DamagedCheckpointError: the file is damaged, or no checkpoint.
+        CheckpointError: it cannot be read, or has another format.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = json.loads(metadata[_KEY])
-        if header["format"] != FORMAT:
-            raise CheckpointError(f"'{path}': checkpoint format {header['format']!r}; this version reads {FORMAT}")
-        digest = header.pop("sha256")
+        content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"'{path}': cannot be read ({reason(error)})") from None
+    try:
+        arrays = load(content)
+        head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = json.loads(head["__metadata__"][_KEY])
+        known, digest = header["format"], header.pop("sha256")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"'{path}': damaged, or no checkpoint ({error})") from None
+        raise DamagedCheckpointError(path, f"damaged, or no checkpoint ({error})") from None
+    if known != FORMAT:
+        raise CheckpointError(
+            f"'{path}': checkpoint format {known!r}; this version reads {FORMAT}. Go on with the version of chainrule "
+            f"that wrote it ({header.get('version', 'unknown')}), or begin anew in another folder"
+        )
     if digest != _digest(header, arrays):
-        raise CheckpointError(f"'{path}': damaged: the content does not match its checksum")
+        raise DamagedCheckpointError(path, "damaged: the content does not match its checksum")
     return Checkpoint(header, arrays)
 
 
-def _set_aside(path: Path) -> Path:
-    """Give a checkpoint another name, which none has yet."""
+def set_aside(path: Path) -> Path:
+    """Give a damaged checkpoint another name, which none has yet: it is not the newest any more, and not lost.
+
+    Raises:
+        RunFolderError: it cannot be renamed.
+    """
     names = (path.with_name(f"{path.name}.damaged{number}") for number in ("", *range(2, 1000)))
     target = next(name for name in names if not name.exists())
     try:
@@ -227,6 +300,8 @@ def _files(folder: Path) -> list[Path]:
         names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise RunFolderError(f"'{folder}': cannot be read ({reason(error)})") from None
     return [folder / name for name in sorted(names, reverse=True)]
 
 

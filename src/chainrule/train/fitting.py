@@ -30,7 +30,7 @@ class Fitting:
         steps: what runs their batches.
         epochs: the number of the epoch to end before.
         position: where to begin.
-        chain: callbacks.
+        chain: callbacks; those that are called last come after the others.
         validate: evaluates what was held out, given the epoch's number; None where it did not.
         stop: how the training is asked to end.
 
@@ -54,7 +54,8 @@ class Fitting:
         stop: Stop,
     ) -> None:
         self.model, self.supply, self.steps = model, supply, steps
-        self.epochs, self.position, self.chain = epochs, position, tuple(chain)
+        self.epochs, self.position = epochs, position
+        self.chain = tuple(sorted(chain, key=lambda callback: callback.called_last))
         self.stop = stop
         self._validate = validate
         self.params: dict[str, Any] = {}

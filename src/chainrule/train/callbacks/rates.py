@@ -30,13 +30,26 @@ class LearningRateScheduler(Callback):
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         self.schedule, self.verbose = schedule, verbose
         self._takes_rate = len(inspect.signature(schedule).parameters) > 1
+        self._latest = -1
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self._latest = -1
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        if epoch == self._latest:
+            return  # the epoch is entered in its middle, and its rate was restored
+        self._latest = epoch
         optimizer = self.model.optimizer
         rate = self.schedule(epoch, optimizer.learning_rate) if self._takes_rate else self.schedule(epoch)
         optimizer.learning_rate = rate
         if self.verbose:
             print(f"epoch {epoch + 1}: learning rate {optimizer.learning_rate:g}", flush=True)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"latest": self._latest}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._latest = int(state["latest"])
 
 
 class ReduceLROnPlateau(Callback):

@@ -19,6 +19,7 @@ from chainrule.train.callbacks.monitor import Mode, Monitor
 
 if TYPE_CHECKING:
     from chainrule.models.model import Model
+    from chainrule.train.checkpoint import DamagedCheckpointError
 
 __all__ = ["BackupAndRestore", "ModelCheckpoint", "SwapEMAWeights"]
 
@@ -112,9 +113,13 @@ class BackupAndRestore(Callback):
     """Keeps checkpoints while it trains, and lets a training that was cut off go on to the same bits.
 
     Build the model and call `fit` as before: the newest checkpoint in the folder is taken up.  A damaged one is named
-    and set aside, and the one before it used.  A checkpoint knows what the bits depend on: versions, the package's
-    source, processor, network, plan, seed, settings, and the data (but for iterables of batches, which cannot be looked
-    at: they must give the same batches again).  Where that has changed, the training is refused, and told why.
+    and set aside, and the one before it used; where none is whole, the training is refused.
+
+    A checkpoint knows what the bits depend on: versions, the package's source, processor, network, plan, seed,
+    settings, and the data (but for iterables of batches, which cannot be looked at: they must give the same batches
+    again).  Where that has changed, the training is refused, and told why.
+
+    It is called after all other callbacks, wherever it stands among them, so that each is kept as it is at that place.
 
     Args:
         backup_dir: the folder, for this training alone; it is made.
@@ -124,12 +129,15 @@ class BackupAndRestore(Callback):
         delete_checkpoint: delete them when the training has come to its end.
         facts: what else must be the same for a training to go on, as JSON can hold it; ``"data"`` stands for the
             fingerprint of the data, which is not taken then.
-        accept_changes: go on although something has changed; a line says what.
+        accept_changes: go on although something has changed, and begin anew where all checkpoints are damaged; a line
+            says what.
 
     >>> import chainrule as cr
     >>> cr.callbacks.BackupAndRestore("backup", seconds=60).keep
     2
     """
+
+    called_last = True
 
     def __init__(
         self,
@@ -167,7 +175,8 @@ class BackupAndRestore(Callback):
         """Take up the newest checkpoint, if there is one; called by `fit` before the first epoch.
 
         Raises:
-            CheckpointError: it belongs to another training.
+            CheckpointError: it belongs to another training, cannot be read, or has another format; or there are only
+                damaged ones.
             RunFolderError: the folder cannot be used.
         """
         from chainrule.train import checkpoint
@@ -177,9 +186,8 @@ class BackupAndRestore(Callback):
         remove_drafts(self.folder)
         now = self._all_facts()  # here, and not when somebody waits for the training to end
         found, damaged = checkpoint.newest(self.folder)
-        for text in damaged:
-            self.tell(f"{text}; {'the training begins anew' if found is None else 'the one before it is used'}")
         if found is None:
+            self._begin_anew(damaged)
             return
         changed = changes(found.header["facts"], now)
         if changed and not self.accept_changes:
@@ -187,8 +195,24 @@ class BackupAndRestore(Callback):
                 f"'{self.folder}': the training would not go on to the same bits: {'; '.join(changed)}. {self.advice}"
             )
         checkpoint.restore(self.fitting, found)
+        self._set_aside(damaged, "the one before it is used")
         if changed:
             self.tell(f"the training goes on from step {found.step}, although {'; '.join(changed)}")
+
+    def _begin_anew(self, damaged: Sequence[DamagedCheckpointError]) -> None:
+        """Begin where no checkpoint is whole; where there were any, only if that was asked for."""
+        if damaged and not self.accept_changes:
+            raise CheckpointError(
+                f"'{self.folder}': no checkpoint is whole: {'; '.join(map(str, damaged))}. Nothing was changed; to "
+                "begin anew, accept changes (the damaged ones are set aside then) or take another folder"
+            )
+        self._set_aside(damaged, "the training begins anew")
+
+    def _set_aside(self, damaged: Sequence[DamagedCheckpointError], then: str) -> None:
+        from chainrule.train.checkpoint import set_aside
+
+        for error in damaged:
+            self.tell(f"{error}; it is set aside as {set_aside(error.path).name!r}; {then}")
 
     def on_train_begin(self, logs: Logs = None) -> None:
         problem = self.fitting.supply.problem
@@ -209,7 +233,7 @@ class BackupAndRestore(Callback):
         self.save()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if not self.fitting.stop.requested:
+        if not self.cut_off:  # a signal may come while the epoch's end is told: that epoch is done
             self.save()
 
     def save(self) -> None:
