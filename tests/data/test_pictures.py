@@ -189,9 +189,31 @@ def test_folders_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
 def test_unequal_sizes_are_named_before_they_do_harm(folder: Path) -> None:
     odd = save(folder / "b" / "50.png", pixels(1, (9, 8, 3)))
     source = picture_folder(folder)
-    with pytest.raises(DataError, match=rf"{odd.name}' is 9x8 pixels, the first picture 8x8; give a size"):
+    with pytest.raises(DataError, match=rf"{odd.name}' is 9x8 pixels, the first picture 8x8; give a size \(--size\)"):
         source.load()
     assert picture_folder(folder, size=(8, 8)).load()[0].shape == (25, 8, 8, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_headers_are_checked_before_a_training(folder: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chainrule.data.folder._TOGETHER", 4)
+    picture_folder(folder).check(workers)
+    (folder / "b" / "17.png").write_bytes(b"broken")
+    save(folder / "甲" / "02.png", pixels(1, (9, 8, 3)))
+    source, sized = picture_folder(folder), picture_folder(folder, size=(8, 8))
+    with pytest.raises(DataError, match=r"17\.png': cannot be read as a picture"):
+        source.check(workers)
+    with pytest.raises(DataError, match=r"17\.png': cannot be read as a picture"):
+        sized.check(workers)
+    rest = [number for number in range(24) if not source.files[number].endswith("17.png")]
+    with pytest.raises(DataError, match=r"02\.png' is 9x8 pixels, the first picture 8x8; give a size \(--size\)"):
+        source.part(rest).check(workers)
+    sized.part(rest).check(workers)
+    odd = next(place for place, number in enumerate(rest) if source.files[number].endswith("02.png"))
+    with pytest.raises(DataError, match=r"02\.png' is 9x8 pixels"):
+        source.part(rest).part([0, odd]).check(workers)
+    source.part(rest).part([0, odd - 1]).check(workers)
+    ArraySource(np.zeros((2, 3)), np.zeros(2)).check(workers)
 
 
 # --- Training ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = ["GREY", "Pictures", "class_folders", "listed_files", "picture_folder"
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 """Pillow's modes without colour."""
 
+_TOGETHER = 64  # headers that a thread reads at once
 _END_BYTES = 1 << 16  # of a file's start and end count for its identity
 _COLUMNS = (("file", "path", "filename", "image"), ("class", "label"))
 """What the header of a csv file may call its two columns."""
@@ -72,12 +74,29 @@ class Pictures(Source):
     def read(self, number: int) -> Array:
         path = self.files[number]
         found = read_picture(path, self.shape[2], self._size, self.fit)
-        if found.shape != self.shape:
-            raise DataError(
-                f"'{path}' is {found.shape[0]}x{found.shape[1]} pixels, the first picture {self.shape[0]}x"
-                f"{self.shape[1]}; give a size to bring all of them to"
-            )
+        self._check_size(path, found.shape[0], found.shape[1])
         return found
+
+    def check(self, workers: int = 2, numbers: Array | None = None) -> None:
+        """Read the header of every file: all are pictures, and of one size where none was given."""
+        rows = np.arange(len(self)) if numbers is None else numbers
+        pieces = (rows[low : low + _TOGETHER] for low in range(0, len(rows), _TOGETHER))
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(self._check_some, pieces):  # in order: the first is named, the rest left
+                pass
+
+    def _check_some(self, numbers: Array) -> None:
+        for number in numbers:
+            height, width, _ = picture_size(self.files[number])
+            if self._size is None:
+                self._check_size(self.files[number], height, width)
+
+    def _check_size(self, path: str, height: int, width: int) -> None:
+        if (height, width) != self.shape[:2]:
+            raise DataError(
+                f"'{path}' is {height}x{width} pixels, the first picture {self.shape[0]}x{self.shape[1]}; give a size "
+                "(--size) to bring all of them to"
+            )
 
     def identity(self, number: int) -> bytes:
         """Folder, name and size of a file, and the SHA-256 of its first and last 64 KiB (all of a small one)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -32,7 +34,8 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int, str]:
     Raises:
         DataError: it cannot be read.
     """
-    with _opened(path) as image:
+    with _reading(path), open(path, "rb") as file:  # buffered, so that no more than the header is read
+        image = _pillow().open(file)
         width, height = image.size
         if _orientation(image) >= 5:  # a quarter turn
             width, height = height, width
@@ -81,12 +84,18 @@ def read_with_mode(
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
-    image = _pillow()
-    try:
+    with _reading(path):
         with open(path, "rb", buffering=0) as file:
             content = file.read(_WHOLE + 1)
         # A small file is read in one go: Pillow reads a header in dozens of pieces, which costs more than it is long.
-        return image.open(path if len(content) > _WHOLE else io.BytesIO(content))
+        return _pillow().open(path if len(content) > _WHOLE else io.BytesIO(content))
+
+
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say what is wrong with a file that does not begin as a picture does."""
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"'{path}': there is no such file") from None
     except _damage() as error:

@@ -48,6 +48,17 @@ class Source(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def check(self, workers: int = 2, numbers: Array | None = None) -> None:  # noqa: B027
+        """Find out, before a training starts, what can be found out without reading whole samples; by default nothing.
+
+        Args:
+            workers: threads that look.
+            numbers: the samples that count; by default all.
+
+        Raises:
+            DataError: a sample cannot be read or has another shape; the message names the first such file.
+        """
+
     def fingerprint(self) -> str:
         """SHA-256 over the identities and labels of all samples, by which a run knows its data again."""
         total = hashlib.sha256(f"{self.shape}{self.dtype.str}{self.class_names}".encode())
@@ -93,6 +104,9 @@ class Part(Source):
 
     def identity(self, number: int) -> bytes:
         return self.whole.identity(int(self.numbers[number]))
+
+    def check(self, workers: int = 2, numbers: Array | None = None) -> None:
+        self.whole.check(workers, self.numbers if numbers is None else self.numbers[numbers])
 
 
 class ArraySource(Source):
