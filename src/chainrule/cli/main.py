@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``chainrule``; by default those of this process.
 
     Returns:
-        The exit status: 0; 1 if `doctor` or `data check` found something wrong, or a loss ceased to be a number; 2 after an error; 130 after Ctrl-C, 143
-        after SIGTERM; 141 if nobody reads the output any more.
+        The exit status: 0; 1 if `doctor` or `data check` found something wrong, or a loss ceased to be a number; 2
+        after an error; 130 after Ctrl-C, 143 after SIGTERM; 141 if nobody reads the output any more.
 
     >>> main(["summary", "digits", "--input-shape", "1x1x1"])
     2

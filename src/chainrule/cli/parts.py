@@ -92,6 +92,16 @@ class Data:
             largest = max(float(np.abs(self.train.read(n)).max()) for n in range(min(_LOOKED_AT, len(self.train))))
         return 1 / largest if largest else 1.0
 
+    def check(self) -> None:
+        """Look at every part before a training, as far as that goes without reading whole samples.
+
+        Raises:
+            DataError: a sample cannot be read or has another shape; the message names the first such file.
+        """
+        for part in (self.train, self.validation, self.test):
+            if part is not None:
+                part.check(self.workers)
+
     def fingerprint(self) -> str:
         """SHA-256 over every sample's identity and label, and over which part it is in."""
         total = hashlib.sha256()

@@ -65,7 +65,8 @@ def _train(options: Mapping[str, Any], path: Path | None, output: Output) -> tup
         data = source.load()
         settings = Settings.complete(options, source, data.shape)
         parts = hold_out(data, settings.validation_fraction, settings.seed)
-        build_model(settings, parts)  # what does not fit is told before anything is written
+        data.check()  # what does not fit is told before anything is written
+        build_model(settings, parts)
         run = Run.begin(folder, settings, data)
         try:
             return carry_on(Training(run, settings, parts, output))
