@@ -65,7 +65,7 @@ class _Resuming:
             if not self.accept:
                 raise CheckpointError(f"{text}; --accept-changes goes on all the same, to other bits")
             warn(text)
-        data.check()
+            data.check()
         parts = hold_out(data, settings.validation_fraction, settings.seed)
         return carry_on(Training(run, settings, parts, self.output, self.accept))
 
