@@ -213,15 +213,18 @@ def trained(engine: str, **options: Any) -> list[Array]:
 CHAIN = [augment.RandomFlip(), augment.RandomCrop(1), augment.Cutout(3), augment.MixUp(0.3)]
 
 
+@pytest.mark.slow
 def test_both_engines_train_on_the_same_changes() -> None:
     for found, wanted in zip(trained("native", augment=CHAIN), trained("reference", augment=CHAIN), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_augmentation_changes_the_training() -> None:
     assert not np.array_equal(trained("native", augment=CHAIN)[0], trained("native")[0])
 
 
+@pytest.mark.slow
 def test_validation_is_not_augmented() -> None:
     x, y = pictures(40, (8, 8)).astype(np.uint8), np.arange(40) % 3
     model = cr.Sequential([cr.Input((8, 8, 3)), cr.layers.Rescaling(1 / 255), cr.layers.Flatten(), cr.layers.Dense(3)])

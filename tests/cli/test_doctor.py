@@ -52,6 +52,7 @@ def test_all_is_well(chainrule: Command, capsys: pytest.CaptureFixture[str]) -> 
     assert cr.random.get_seed() == seed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("columns", [40, 80])
 def test_the_report_fits_the_terminal(chainrule: Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
@@ -66,6 +67,7 @@ def test_the_report_fits_the_terminal(chainrule: Command, monkeypatch: pytest.Mo
         assert part in printed.out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_share_of_peak_is_that_of_the_measurement() -> None:
     *_, step = selftest.self_test(1e-6)
@@ -139,6 +141,7 @@ def test_a_model_that_comes_back_as_another_is_found(monkeypatch: pytest.MonkeyP
     assert (found.ok, found.detail) == (False, "dense_1/bias came back from its file as another")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_raises_is_told_and_the_rest_goes_on(chainrule: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(path: Any) -> Any:
@@ -169,6 +172,7 @@ def test_variables_that_cannot_be_are_told(
     chainrule: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str, where: str
 ) -> None:
     monkeypatch.setenv(name, value)
+    monkeypatch.setattr(threads, "_chosen", None)  # by a test before
     threads._default_threads.cache_clear()
     try:
         printed = chainrule("doctor", "--json")

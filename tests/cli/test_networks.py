@@ -50,6 +50,7 @@ def test_digits_takes_the_digits_by_default() -> None:
     assert model.output_spec(model.input_spec).shape[1] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_outputs_are_probabilities(network: Callable[..., Model]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 12, 14, 3), np.uint8)
@@ -59,6 +60,7 @@ def test_outputs_are_probabilities(network: Callable[..., Model]) -> None:
     np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_pixels_are_rescaled_inside(network: Callable[..., Model]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1)).astype(np.float32)
@@ -129,6 +131,7 @@ def _resnet20_by_hand(weights: list[Array], pixels: Array) -> Array:
     return ops.softmax(ops.mean(x, axis=(1, 2)) @ kernel + bias).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (9, 13)])
 def test_resnet20_computes_what_its_formula_says(size: tuple[int, int]) -> None:
     random = np.random.default_rng(1)

@@ -87,6 +87,7 @@ def test_the_table_fits_the_terminal(chainrule: Command, monkeypatch: pytest.Mon
     assert max(map(len, printed.out.splitlines())) <= columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_named_networks_of_any_shape(chainrule: Command, name: str) -> None:
     found = json.loads(

@@ -65,6 +65,7 @@ def test_the_test_part_of_a_data_set(chainrule: Command, digits_run: Path, expec
     assert lines(chainrule, model, "digits", "--test-fraction", 0.85, "--limit", 5) == expected
 
 
+@pytest.mark.slow
 def test_a_folder_of_images(chainrule: Command, mnist_folder: Path) -> None:
     assert chainrule("train", "fashion-mnist", "--data", mnist_folder, "--epochs", 1, "--run", "r").status == 0
     found = lines(chainrule, "r")

@@ -236,6 +236,7 @@ def test_real_mnist(data_set: Callable[[str], Path]) -> None:
     assert data.x_train.mean() / 255 == pytest.approx(0.1307, abs=1e-4)  # the published mean
 
 
+@pytest.mark.slow
 def test_real_fashion_mnist(data_set: Callable[[str], Path]) -> None:
     data = fashion_mnist(data_set("fashion-mnist"))
     assert np.bincount(data.y_train).tolist() == [6000] * 10

@@ -226,6 +226,7 @@ def model() -> cr.Model:
     return built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("chunk", [1, 1000, 1 << 22])
 def test_a_source_trains_to_the_bits_of_its_arrays(

@@ -62,6 +62,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_afterwards_everything_is_as_before(name: str, before: bool) -> None:
@@ -76,6 +77,7 @@ def test_afterwards_everything_is_as_before(name: str, before: bool) -> None:
     assert_same(trained(tested), trained(plain))
 
 
+@pytest.mark.slow
 def test_also_where_nothing_was_built_and_layers_are_frozen() -> None:
     plain, tested = make(built=False), make(built=False)
     learning_rate_test(tested, X, Y, steps=5, batch_size=16)
@@ -151,6 +153,7 @@ def test_the_steepest_place() -> None:
     assert found.cautious == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_the_same_twice(tmp_path: Path) -> None:
     found = learning_rate_test(make(), X, Y, end=10, steps=30, batch_size=16)
     found.plot(tmp_path / "a.png")

@@ -116,6 +116,7 @@ def assert_same(found: list[Array], expected: list[Array]) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_bits_as_arrays(kind: str, weighted: bool) -> None:
@@ -150,6 +151,7 @@ def test_gradients_of_several_batches_and_augmentation() -> None:
     assert_same(trained(parts(), None), trained(X, Y, batch_size=BATCH, shuffle=False))
 
 
+@pytest.mark.slow
 def test_batches_of_unequal_size() -> None:
     """Smaller and larger ones; without dropout and batch statistics the sums are those of one group."""
     items = [(X[:5], Y[:5]), (X[5:45], Y[5:45]), (X[45:46], Y[45:46]), (X[46:], Y[46:])]
@@ -397,6 +399,7 @@ class Crash(cr.callbacks.Callback):
             raise CutOff
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "generator"])
 def test_a_training_goes_on_where_it_was_cut_off(kind: str, tmp_path: Path) -> None:
     def run(crash: int, folder: Path | None, data: Any) -> list[Array]:

@@ -213,6 +213,7 @@ def test_short_epochs_and_rare_validation() -> None:
     assert [math.isnan(value) for value in history.history["val_loss"]] == [True, False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["native", "reference"])
 def test_weights_of_samples_and_classes(engine: str) -> None:
     """A weight of two is the sample twice, but for the number that the sum is divided by."""

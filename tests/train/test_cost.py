@@ -37,6 +37,7 @@ def trained(metrics: list[str], monkeypatch: pytest.MonkeyPatch, **options: Any)
     return graphs, model.get_weights()
 
 
+@pytest.mark.slow
 def test_metrics_need_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, weights = trained([], monkeypatch)
     counted, same = trained(EVERYTHING, monkeypatch)
