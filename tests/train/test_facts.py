@@ -68,6 +68,8 @@ def scheduled(rate: float) -> Any:
         ({"steps": 2}, "batches of an epoch 4 -> 2"),
         ({"activation": "tanh"}, "the network, the loss or the optimizer has changed"),
         ({"optimizer": scheduled(0.1), "before": {"optimizer": scheduled(0.2)}}, "the learning rate's schedule has"),
+        ({"optimizer": scheduled(0.1)}, "the learning rate's schedule has"),
+        ({"before": {"optimizer": scheduled(0.1)}}, "the learning rate's schedule has"),
         (
             {"optimizer": lambda: cr.optimizers.SGD(0.1, clipnorm=1.0)},
             "the network, the loss or the optimizer has changed",

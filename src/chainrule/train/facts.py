@@ -20,14 +20,14 @@ from chainrule.__about__ import __version__
 from chainrule.engines import Engine, Executable
 from chainrule.graph.canonical import canonical_text, source_fingerprint
 from chainrule.graph.op import Array
-from chainrule.optimizers.schedules import described
+from chainrule.optimizers.schedules import Schedule, described
 from chainrule.random import get_seed
 from chainrule.train.feed import Arrays, Feed, Stream
 
 if TYPE_CHECKING:
     from chainrule.train.fitting import Fitting
 
-__all__ = ["changes", "facts_of", "fingerprint", "plan_text"]
+__all__ = ["changes", "facts_of", "fingerprint", "plan_text", "schedule_fact"]
 
 _BLOCK = 1 << 24  # bytes that one thread hashes in one go
 _WORDS = {
@@ -63,7 +63,7 @@ def facts_of(fitting: Fitting, *, data: bool = True) -> dict[str, Any]:
         "steps_per_epoch": supply.batches,
         "shuffle": getattr(supply, "shuffle", None),
         "seed": get_seed(),
-        "schedule": None if optimizer.schedule is None else _digest(json.dumps(_plain(described(optimizer.schedule)))),
+        "schedule": schedule_fact(optimizer.schedule),
         "data": supply.fingerprint() if data else None,
     }
 
@@ -90,6 +90,11 @@ def fingerprint(feed: Feed) -> str | None:
         total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
         total.update(_array_digest(array))
     return total.hexdigest()
+
+
+def schedule_fact(schedule: Schedule | None) -> str:
+    """SHA-256 over a schedule's description; ``"constant"`` where the learning rate is a number."""
+    return "constant" if schedule is None else _digest(json.dumps(_plain(described(schedule))))
 
 
 @functools.cache

@@ -39,6 +39,7 @@ class Fitting:
         params: what callbacks know of it.
         finished: whether it came to its end: not cut off by an error or a signal.
         cut_off: whether the last epoch was interrupted.
+        schedule: what the optimizer followed before callbacks had a say; None for a number.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Fitting:
         self.model, self.supply, self.steps = model, supply, steps
         self.epochs, self.position = epochs, position
         self.chain = tuple(sorted(chain, key=lambda callback: callback.called_last))
-        self.stop = stop
+        self.stop, self.schedule = stop, model.optimizer.schedule
         self._validate = validate
         self.params: dict[str, Any] = {}
         self.finished = self.cut_off = False

@@ -190,6 +190,8 @@ class BackupAndRestore(Callback):
             self._begin_anew(damaged)
             return
         changed = changes(found.header["facts"], now)
+        if checkpoint.other_schedule(self.fitting, found):
+            changed.append("it followed a schedule of learning rates that a callback had set, and that is not here")
         if changed and not self.accept_changes:
             raise CheckpointError(
                 f"'{self.folder}': the training would not go on to the same bits: {'; '.join(changed)}. {self.advice}"
