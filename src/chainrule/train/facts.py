@@ -26,6 +26,7 @@ from chainrule.train.feed import Arrays, Feed, Stream
 
 if TYPE_CHECKING:
     from chainrule.train.fitting import Fitting
+    from chainrule.train.supply import Supply
 
 __all__ = ["changes", "facts_of", "fingerprint", "plan_text", "schedule_fact"]
 
@@ -37,6 +38,7 @@ _WORDS = {
     "plan": "the plan of the step has changed",
     "schedule": "the learning rate's schedule has changed",
     "data": "the data have changed",
+    "validation_data": "the validation data, or their batches, have changed",
 }
 _BEFORE_PLAN = {"source", "cpu", "cpu_features", "graph", "batch_size"}
 """What the plan follows from."""
@@ -65,6 +67,7 @@ def facts_of(fitting: Fitting, *, data: bool = True) -> dict[str, Any]:
         "seed": get_seed(),
         "schedule": schedule_fact(optimizer.schedule),
         "data": supply.fingerprint() if data else None,
+        "validation_data": _held_out_fact(fitting.held_out) if data else None,
     }
 
 
@@ -109,6 +112,14 @@ def plan_text(engines: Sequence[Engine]) -> str:
     """The plans of a step, in words; empty for an engine that plans nothing."""
     planning = (getattr(engine, "plan_text", None) for engine in engines)
     return "\n".join(text() for text in planning if text is not None)
+
+
+def _held_out_fact(supply: Supply | None) -> str | None:
+    """A hash over what is held out and its batches, or ``"none"``; None where it cannot be looked at."""
+    if supply is None:
+        return "none"
+    found = supply.fingerprint()
+    return None if found is None else _digest(f"{found} in {supply.batches} batches of {supply.batch_size}")
 
 
 def _versions() -> dict[str, str | None]:

@@ -33,6 +33,7 @@ class Fitting:
         chain: callbacks; those that are called last come after the others.
         validate: evaluates what was held out, given the epoch's number; None where it did not.
         stop: how the training is asked to end.
+        held_out: the samples that `validate` takes; None where there are none.
 
     Attributes:
         position: where it stands; it moves between two native calls.
@@ -53,8 +54,9 @@ class Fitting:
         chain: Sequence[Callback],
         validate: Callable[[int], dict[str, float] | None],
         stop: Stop,
+        held_out: Supply | None = None,
     ) -> None:
-        self.model, self.supply, self.steps = model, supply, steps
+        self.model, self.supply, self.steps, self.held_out = model, supply, steps, held_out
         self.epochs, self.position = epochs, position
         self.chain = tuple(sorted(chain, key=lambda callback: callback.called_last))
         self.stop, self.schedule = stop, model.optimizer.schedule
