@@ -50,6 +50,8 @@ def train(folder: Path, crash: bool = False, **changed: Any) -> Any:
         verbose=0,
         shuffle=changed.get("shuffle", True),
         steps_per_epoch=changed.get("steps"),
+        validation_data=changed.get("validation"),
+        validation_batch_size=changed.get("validation_batch"),
         callbacks=[backup, *([Crash()] if crash else [])],
     )
 
@@ -68,10 +70,17 @@ def scheduled(rate: float) -> Any:
         ({"steps": 2}, "batches of an epoch 4 -> 2"),
         ({"activation": "tanh"}, "the network, the loss or the optimizer has changed"),
         ({"optimizer": scheduled(0.1), "before": {"optimizer": scheduled(0.2)}}, "the learning rate's schedule has"),
+        ({"optimizer": scheduled(0.1)}, "the learning rate's schedule has"),
+        ({"before": {"optimizer": scheduled(0.1)}}, "the learning rate's schedule has"),
         (
             {"optimizer": lambda: cr.optimizers.SGD(0.1, clipnorm=1.0)},
             "the network, the loss or the optimizer has changed",
         ),
+        ({"validation": (X, Y + 1), "before": {"validation": (X, Y)}}, "the validation data, or their batches, have"),
+        ({"validation": (X, Y, Y[:, 0] ** 2), "before": {"validation": (X, Y)}}, "the validation data, or"),
+        ({"validation": (X, Y)}, "the validation data, or their batches, have changed"),
+        ({"before": {"validation": (X, Y)}}, "the validation data, or their batches, have changed"),
+        ({"validation": (X, Y), "validation_batch": 7, "before": {"validation": (X, Y)}}, "the validation data, or"),
         ({"facts": {"what": [1, 2]}, "before": {"facts": {"what": (1, 3)}}}, r"what \[1, 3\] -> \[1, 2\]"),
         ({"engine": "reference", "before": {"engine": "native"}}, "engine native -> reference"),
     ],
@@ -112,6 +121,14 @@ def test_code_and_machine_are_facts(name: str, message: str, tmp_path: Path, mon
             train(tmp_path, crash=True, engine="native")
     with pytest.raises(CheckpointError, match=message):
         train(tmp_path, engine="native")
+
+
+def test_data_that_were_counted_elsewhere_are_not_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(tmp_path, crash=True, facts={"data": "known"}, validation=(X, Y))
+    known = read_checkpoint(max(tmp_path.iterdir())).header["facts"]
+    assert (known["data"], known["validation_data"]) == ("known", None)
+    assert train(tmp_path, facts={"data": "known"}, validation=(X, Y + 1)).epoch == [0, 1, 2, 3]
 
 
 def test_threads_are_no_fact_and_a_second_fit_is_the_same(tmp_path: Path) -> None:

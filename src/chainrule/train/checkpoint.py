@@ -24,7 +24,8 @@ from chainrule.files import reason, write_bytes_atomic
 from chainrule.graph.op import Array
 from chainrule.graph.variable import Variable
 from chainrule.random import get_seed
-from chainrule.train.callback import Callback, is_own
+from chainrule.train.callback import Callback, as_json, from_json, is_own
+from chainrule.train.facts import schedule_fact
 from chainrule.train.fitting import Fitting, Position
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "Checkpoint",
     "DamagedCheckpointError",
     "newest",
+    "other_schedule",
     "read_checkpoint",
     "restore",
     "set_aside",
@@ -110,7 +112,9 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
         "position": asdict(fitting.position),
         "step": int(optimizer.iterations.data),
         "seed": get_seed(),
-        "learning_rate": None if optimizer.schedule is not None else optimizer.learning_rate,
+        "learning_rate": None if optimizer.schedule is not None else as_json(optimizer.learning_rate),
+        "schedule": schedule_fact(optimizer.schedule),
+        "schedule_at_first": schedule_fact(fitting.schedule),
         "stopped": bool(model.stop_training),
         "callbacks": [[type(callback).__name__, _state_of(callback)] for callback in remembering],
         "facts": dict(facts or {}),
@@ -121,24 +125,35 @@ def take(fitting: Fitting, facts: Mapping[str, Any] | None = None) -> Checkpoint
 def restore(fitting: Fitting, checkpoint: Checkpoint) -> None:
     """Bring a training that has not begun to a checkpoint's state; the seed is not part of it.
 
+    Where the optimizer was made with another schedule than at that time, or a callback has set one since, the one that
+    it has now stays.
+
     Raises:
         CheckpointError: the checkpoint belongs to another model or other callbacks; nothing is changed then.
     """
-    model, optimizer = fitting.model, fitting.model.optimizer
+    model, optimizer, header = fitting.model, fitting.model.optimizer, checkpoint.header
     remembering = _remembering(fitting)
     known = [type(callback).__name__ for callback in remembering]
-    kinds = [kind for kind, _ in checkpoint.header["callbacks"]]
+    kinds = [kind for kind, _ in header["callbacks"]]
     if known != kinds:
         raise CheckpointError(f"the checkpoint has the callbacks {', '.join(kinds)}; this training {', '.join(known)}")
     _restore_variables(model, checkpoint.arrays)
-    if optimizer.schedule is None:
-        optimizer.learning_rate = checkpoint.header["learning_rate"]
-    model.stop_training = checkpoint.header["stopped"]
+    if header["learning_rate"] is not None and header["schedule_at_first"] == schedule_fact(fitting.schedule):
+        optimizer.learning_rate = from_json(header["learning_rate"])
+    model.stop_training = header["stopped"]
     fitting.position = checkpoint.position
-    for number, (callback, (_, state)) in enumerate(zip(remembering, checkpoint.header["callbacks"], strict=True)):
+    for number, (callback, (_, state)) in enumerate(zip(remembering, header["callbacks"], strict=True)):
         start = f"callback/{number}/"
         callback.set_state(state)
         callback.set_arrays({n.removeprefix(start): a for n, a in checkpoint.arrays.items() if n.startswith(start)})
+
+
+def other_schedule(fitting: Fitting, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint followed a schedule that a callback had set, and that this training does not have."""
+    header = checkpoint.header
+    began = header["schedule_at_first"] == schedule_fact(fitting.schedule)
+    now = schedule_fact(fitting.model.optimizer.schedule)
+    return began and header["learning_rate"] is None and header["schedule"] != now
 
 
 def _restore_variables(model: Model, arrays: Mapping[str, Array]) -> None:

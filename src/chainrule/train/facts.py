@@ -20,14 +20,15 @@ from chainrule.__about__ import __version__
 from chainrule.engines import Engine, Executable
 from chainrule.graph.canonical import canonical_text, source_fingerprint
 from chainrule.graph.op import Array
-from chainrule.optimizers.schedules import described
+from chainrule.optimizers.schedules import Schedule, described
 from chainrule.random import get_seed
 from chainrule.train.feed import Arrays, Feed, Stream
 
 if TYPE_CHECKING:
     from chainrule.train.fitting import Fitting
+    from chainrule.train.supply import Supply
 
-__all__ = ["changes", "facts_of", "fingerprint", "plan_text"]
+__all__ = ["changes", "facts_of", "fingerprint", "plan_text", "schedule_fact"]
 
 _BLOCK = 1 << 24  # bytes that one thread hashes in one go
 _WORDS = {
@@ -37,6 +38,7 @@ _WORDS = {
     "plan": "the plan of the step has changed",
     "schedule": "the learning rate's schedule has changed",
     "data": "the data have changed",
+    "validation_data": "the validation data, or their batches, have changed",
 }
 _BEFORE_PLAN = {"source", "cpu", "cpu_features", "graph", "batch_size"}
 """What the plan follows from."""
@@ -63,8 +65,9 @@ def facts_of(fitting: Fitting, *, data: bool = True) -> dict[str, Any]:
         "steps_per_epoch": supply.batches,
         "shuffle": getattr(supply, "shuffle", None),
         "seed": get_seed(),
-        "schedule": None if optimizer.schedule is None else _digest(json.dumps(_plain(described(optimizer.schedule)))),
+        "schedule": schedule_fact(optimizer.schedule),
         "data": supply.fingerprint() if data else None,
+        "validation_data": _held_out_fact(fitting.held_out) if data else None,
     }
 
 
@@ -92,6 +95,11 @@ def fingerprint(feed: Feed) -> str | None:
     return total.hexdigest()
 
 
+def schedule_fact(schedule: Schedule | None) -> str:
+    """SHA-256 over a schedule's description; ``"constant"`` where the learning rate is a number."""
+    return "constant" if schedule is None else _digest(json.dumps(_plain(described(schedule))))
+
+
 @functools.cache
 def package_digest() -> str:
     """SHA-256 over the package's Python files."""
@@ -104,6 +112,14 @@ def plan_text(engines: Sequence[Engine]) -> str:
     """The plans of a step, in words; empty for an engine that plans nothing."""
     planning = (getattr(engine, "plan_text", None) for engine in engines)
     return "\n".join(text() for text in planning if text is not None)
+
+
+def _held_out_fact(supply: Supply | None) -> str | None:
+    """A hash over what is held out and its batches, or ``"none"``; None where it cannot be looked at."""
+    if supply is None:
+        return "none"
+    found = supply.fingerprint()
+    return None if found is None else _digest(f"{found} in {supply.batches} batches of {supply.batch_size}")
 
 
 def _versions() -> dict[str, str | None]:

@@ -33,12 +33,14 @@ class Fitting:
         chain: callbacks; those that are called last come after the others.
         validate: evaluates what was held out, given the epoch's number; None where it did not.
         stop: how the training is asked to end.
+        held_out: the samples that `validate` takes; None where there are none.
 
     Attributes:
         position: where it stands; it moves between two native calls.
         params: what callbacks know of it.
         finished: whether it came to its end: not cut off by an error or a signal.
         cut_off: whether the last epoch was interrupted.
+        schedule: what the optimizer followed before callbacks had a say; None for a number.
     """
 
     def __init__(
@@ -52,11 +54,12 @@ class Fitting:
         chain: Sequence[Callback],
         validate: Callable[[int], dict[str, float] | None],
         stop: Stop,
+        held_out: Supply | None = None,
     ) -> None:
-        self.model, self.supply, self.steps = model, supply, steps
+        self.model, self.supply, self.steps, self.held_out = model, supply, steps, held_out
         self.epochs, self.position = epochs, position
         self.chain = tuple(sorted(chain, key=lambda callback: callback.called_last))
-        self.stop = stop
+        self.stop, self.schedule = stop, model.optimizer.schedule
         self._validate = validate
         self.params: dict[str, Any] = {}
         self.finished = self.cut_off = False

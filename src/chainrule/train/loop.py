@@ -115,6 +115,7 @@ class Trainer:
                 chain=chain,
                 validate=self._validation(held_out, options, interrupt),
                 stop=interrupt,
+                held_out=held_out,
             )
             self._begin(fitting, options)
             try:

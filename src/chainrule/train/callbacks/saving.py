@@ -116,8 +116,8 @@ class BackupAndRestore(Callback):
     and set aside, and the one before it used; where none is whole, the training is refused.
 
     A checkpoint knows what the bits depend on: versions, the package's source, processor, network, plan, seed,
-    settings, and the data (but for iterables of batches, which cannot be looked at: they must give the same batches
-    again).  Where that has changed, the training is refused, and told why.
+    settings, and the data, also those for validation (but for iterables of batches, which cannot be looked at: they
+    must give the same batches again).  Where that has changed, the training is refused, and told why.
 
     It is called after all other callbacks, wherever it stands among them, so that each is kept as it is at that place.
 
@@ -128,7 +128,7 @@ class BackupAndRestore(Callback):
         keep: how many checkpoints are kept, 2 or more.
         delete_checkpoint: delete them when the training has come to its end.
         facts: what else must be the same for a training to go on, as JSON can hold it; ``"data"`` stands for the
-            fingerprint of the data, which is not taken then.
+            fingerprints of all data, which are not taken then.
         accept_changes: go on although something has changed, and begin anew where all checkpoints are damaged; a line
             says what.
 
@@ -190,6 +190,8 @@ class BackupAndRestore(Callback):
             self._begin_anew(damaged)
             return
         changed = changes(found.header["facts"], now)
+        if checkpoint.other_schedule(self.fitting, found):
+            changed.append("it followed a schedule of learning rates that a callback had set, and that is not here")
         if changed and not self.accept_changes:
             raise CheckpointError(
                 f"'{self.folder}': the training would not go on to the same bits: {'; '.join(changed)}. {self.advice}"
