@@ -13,6 +13,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import callbacks as kinds
+from chainrule.data.source import ArraySource
 from chainrule.errors import ConfigError, RunFolderError
 
 Array = np.ndarray[Any, Any]
@@ -238,6 +239,50 @@ def test_weights_of_samples_and_classes(engine: str) -> None:
     np.testing.assert_allclose(both, wanted, rtol=1e-4, atol=1e-6)
 
 
+def classifier() -> cr.Model:
+    cr.set_seed(3)
+    built = cr.Sequential([cr.Input((3,)), cr.layers.Dense(3)])
+    built.compile(cr.optimizers.SGD(0.1), cr.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return built
+
+
+@pytest.mark.parametrize("own", [None, "sample_weight"])
+@pytest.mark.parametrize("source", [False, True])
+def test_what_is_split_off_is_not_weighted_by_class(source: bool, own: str | None) -> None:
+    """As with the same samples given apart."""
+    rng = np.random.Generator(np.random.PCG64(5))
+    x, y, weight = rng.normal(size=(16, 3)).astype(np.float32), rng.integers(0, 3, 16), rng.random(16)
+    common: dict[str, Any] = {"epochs": 2, "verbose": 0, "class_weight": {0: 7.0, 2: 0.5}}
+    given = {} if own is None else {own: weight}
+    whole = (ArraySource(x, y), None) if source else (x, y)
+    split = classifier().fit(*whole, validation_split=0.25, **common, **given)
+    apart = (x[12:], y[12:]) if own is None else (x[12:], y[12:], weight[12:])
+    given = {} if own is None else {own: weight[:12]}
+    assert split.history == classifier().fit(x[:12], y[:12], validation_data=apart, **common, **given).history
+
+
+@pytest.mark.parametrize(
+    ("by_class", "message"),
+    [
+        ({99: 5.0}, "class_weight: there is no class 99; expected 0..2"),
+        ({3: 0.0}, "class_weight: there is no class 3; expected 0..2"),
+        ({-1: 1.0}, "class_weight: a class number must be an integer >= 0, got -1"),
+        ({1: -1.0}, "class_weight: class 1 has the weight -1.0; expected a number >= 0"),
+    ],
+)
+def test_a_class_that_is_not_there_has_no_weight(by_class: dict[int, float], message: str) -> None:
+    for data in ((np.ones((4, 3), np.float32), [0, 1, 0, 1]), ([(np.ones((4, 3), np.float32), np.array([0, 1] * 2))],)):
+        with pytest.raises(ConfigError, match=message):
+            classifier().fit(*data, verbose=0, class_weight=by_class)
+
+
+def test_class_weights_are_for_one_label_a_sample() -> None:
+    built = cr.Sequential([cr.Input((4, 2)), cr.layers.Dense(3)])
+    built.compile("sgd", cr.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ConfigError, match="class_weight is for labels of classes, one for each sample"):
+        built.fit(np.ones((2, 4, 2), np.float32), np.zeros((2, 4), np.int64), verbose=0, class_weight={0: 1.0})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -245,7 +290,7 @@ def test_weights_of_samples_and_classes(engine: str) -> None:
         ({"sample_weight": np.array([1, 1, -1, 1, 1, 1.0])}, "sample 2 has the weight -1.0; expected 0 or more"),
         (
             {"class_weight": {0: 1.0}},
-            "class_weight is for labels of classes; the loss 'mean_squared_error' takes values",
+            "class_weight is for labels of classes, one for each sample; the loss 'mean_squared_error' takes values",
         ),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be a positive integer, got 0"),
         ({"initial_epoch": -1}, "initial_epoch must be an integer >= 0, got -1"),

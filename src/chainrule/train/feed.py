@@ -78,9 +78,17 @@ class Arrays:
     def chunks(self, order: Array, batch_size: int) -> Iterator[Chunk]:
         yield Chunk(self.data, np.ascontiguousarray(order, np.int64))
 
+    def column(self, name: str) -> Array | None:
+        """An input beside ``x``; None if there is none of that name."""
+        return self.data.get(name)
+
+    def joined(self, name: str, column: Array) -> Arrays:
+        """The same with another input beside ``x``, in place of the one of that name."""
+        return Arrays({**self.data, name: column})
+
     def numbered(self) -> Arrays:
         """The same with each sample's number, for augmentations."""
-        return Arrays({**self.data, "sample": np.arange(self.count, dtype=np.uint32)})
+        return self.joined("sample", np.arange(self.count, dtype=np.uint32))
 
     def split(self, fraction: float) -> tuple[Arrays, Arrays | None]:
         """The samples without their last part, and that part."""
@@ -154,10 +162,17 @@ class Stream:
         rest = {name: array[numbers] for name, array in self.labels.items()}
         return Chunk({"x": buffer[: len(numbers)], **rest}, np.arange(len(numbers), dtype=np.int64))
 
+    def column(self, name: str) -> Array | None:
+        """An input beside ``x``; None if there is none of that name."""
+        return self.labels.get(name)
+
+    def joined(self, name: str, column: Array) -> Stream:
+        """The same with another input beside ``x``, in place of the one of that name."""
+        return Stream(self.source, {**self.labels, name: column}, self.workers, self.group)
+
     def numbered(self) -> Stream:
         """The same with each sample's number, for augmentations."""
-        numbers = np.arange(self.count, dtype=np.uint32)
-        return Stream(self.source, {**self.labels, "sample": numbers}, self.workers, self.group)
+        return self.joined("sample", np.arange(self.count, dtype=np.uint32))
 
     def split(self, fraction: float) -> tuple[Stream, Stream | None]:
         """The samples without their last part, and that part."""

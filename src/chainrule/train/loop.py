@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -226,6 +226,7 @@ class Trainer:
             return self._train_batches(x, y, options), self._held_out(options)
         data = self._feed(x, y, options.sample_weight, "x", "y", options)
         kept, split_off = data.split(options.validation_split)
+        kept = self._weighted(kept, options.class_weight)  # what is held out is not weighted, as with validation_data
         size = options.batch_size or BATCH_SIZE
         supply = Numbered(
             kept.numbered() if options.augment else kept,
@@ -248,9 +249,9 @@ class Trainer:
         if data is None:
             return None
         size = options.validation_batch_size or options.batch_size
-        x_name, y_name, plain = "validation x", "validation y", replace(options, class_weight=None)
+        x_name, y_name = "validation x", "validation y"
         if is_source(data):
-            feed = self._feed(data, None, None, x_name, y_name, plain)
+            feed = self._feed(data, None, None, x_name, y_name, options)
         elif is_iterable(data, None):
             evaluations = len(range(options.initial_epoch, options.epochs)) // options.validation_freq
             _check_once(data, evaluations, steps, "validation_data", "validation_steps")
@@ -263,7 +264,7 @@ class Trainer:
             )
         else:
             x, y, *weight = data
-            feed = self._feed(x, y, weight[0] if weight else None, x_name, y_name, plain)
+            feed = self._feed(x, y, weight[0] if weight else None, x_name, y_name, options)
         return Numbered(feed, size or BATCH_SIZE, shuffle=False, steps_per_epoch=steps)
 
     def _train_batches(self, x: Any, y: Any, options: FitOptions) -> Supply:
@@ -333,17 +334,25 @@ class Trainer:
     def _feed(
         self, x: Any, y: Any, weight: Any, x_name: str, y_name: str, options: FitOptions | None = None
     ) -> Arrays | Stream:
-        by_class = None if options is None else options.class_weight
         if not is_source(x):
-            data = self._arrays(x, y, weight, x_name, y_name, by_class)
+            data = self._arrays(x, y, weight, x_name, y_name)
             # An engine reads rows; here they are put in order once, not at every call that it gets.
             return Arrays({name: np.ascontiguousarray(array) for name, array in data.items()})
         if y is not None:
             raise ConfigError(f"{y_name}: a source brings its own labels; leave {y_name} out")
         self.model.ensure_built(np.empty((0, *x.shape), x.dtype))
-        labels = self._beside(x.labels, x, weight, y_name, by_class)
+        labels = self._beside(x.labels, x, weight, y_name, None)
         workers = WORKERS if options is None else options.workers
         return Stream(x, labels, workers, self.objective.optimizer.options.accumulated)
+
+    def _weighted(self, feed: Arrays | Stream, by_class: Mapping[int, float] | None) -> Arrays | Stream:
+        """A feed whose samples count besides what those of their class do."""
+        labels, given = feed.column("y"), feed.column("sample_weight")
+        if by_class is None or labels is None:
+            return feed
+        output = self._output(feed.specs["x"]).shape
+        weights = prepared_weights(given, by_class, labels, output, self.objective.loss)
+        return feed if weights is None else feed.joined("sample_weight", weights)
 
     def _arrays(
         self,
@@ -374,7 +383,7 @@ class Trainer:
         if spec not in known:
             known[spec] = self._output(spec).shape
         labels = prepared_targets(y, x, known[spec], self.objective.loss, name)
-        weights = prepared_weights(weight, by_class, labels, self.objective.loss)
+        weights = prepared_weights(weight, by_class, labels, known[spec], self.objective.loss)
         return {"y": labels} if weights is None else {"y": labels, "sample_weight": weights}
 
     def _output(self, spec: Spec) -> Spec:

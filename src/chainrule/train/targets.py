@@ -71,13 +71,16 @@ def prepared_targets(y: Any, x: Array, output: Shape, loss: Loss, name: str) -> 
     return result
 
 
-def prepared_weights(given: Any, by_class: Mapping[int, float] | None, y: Array, loss: Loss) -> Array | None:
+def prepared_weights(
+    given: Any, by_class: Mapping[int, float] | None, y: Array, output: Shape, loss: Loss
+) -> Array | None:
     """A weight for each sample, float32; None where all count the same.
 
     Args:
         given: a number for each sample, or None.
         by_class: a factor for each class, 1 for classes that are left out; or None.
         y: the prepared labels.
+        output: shape of the model's prediction.
         loss: whose `labels` say how classes are read from them.
 
     Raises:
@@ -96,20 +99,24 @@ def prepared_weights(given: Any, by_class: Mapping[int, float] | None, y: Array,
             bad = int(np.argmax(array < 0))
             raise DataError(f"sample_weight: sample {bad} has the weight {array[bad]}; expected 0 or more")
         weights = array.astype(np.float32)
-    return weights if by_class is None else weights * _class_factors(by_class, y, loss)
+    return weights if by_class is None else weights * _class_factors(by_class, y, output, loss)
 
 
-def _class_factors(by_class: Mapping[int, float], y: Array, loss: Loss) -> Array:
-    if loss.labels == "values" or y.ndim > 2:
-        raise ConfigError(f"class_weight is for labels of classes; the loss {loss.name!r} takes values")
-    if loss.labels == "one_hot":
-        classes, count = y.argmax(axis=-1), y.shape[-1]
-    else:
-        classes = np.rint(y.reshape(len(y))).astype(np.int64)
-        count = int(classes.max()) + 1
-    factors = np.ones(max(count, *(int(key) + 1 for key in by_class)) if by_class else count, np.float32)
+def _class_factors(by_class: Mapping[int, float], y: Array, output: Shape, loss: Loss) -> Array:
+    one_hot = loss.labels == "one_hot" and y.ndim == 2
+    if loss.labels == "values" or not (one_hot or y.size == len(y)):
+        raise ConfigError(
+            f"class_weight is for labels of classes, one for each sample; the loss {loss.name!r} takes "
+            f"{'values' if loss.labels == 'values' else f'labels of shape {format_shape(y.shape)}'}"
+        )
+    classes = y.argmax(axis=-1) if one_hot else np.rint(y.reshape(len(y))).astype(np.int64)
+    count = 2 if loss.labels == "binary" else output[-1]
+    assert isinstance(count, int), "labels were held to the number of classes"
+    factors = np.ones(count, np.float32)
     for key, value in by_class.items():
-        factors[check_at_least(key, 0, "class_weight: a class number")] = _factor(key, value)
+        if check_at_least(key, 0, "class_weight: a class number") >= count:
+            raise ConfigError(f"class_weight: there is no class {key}; expected 0..{count - 1}")
+        factors[key] = _factor(key, value)
     found: Array = factors[classes]
     return found
 
