@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from chainrule.errors import DataError, MissingDependencyError
+from chainrule.files import readable
 from chainrule.graph.op import Array
 
 __all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture", "read_with_mode"]
@@ -87,7 +88,7 @@ def read_with_mode(
         except DataError:  # a ValueError too
             raise
         except _damage() as error:
-            raise DataError(f"'{path}': the picture is damaged ({error})") from None
+            raise DataError(f"'{readable(path)}': the picture is damaged ({error})") from None
     return array.reshape(*array.shape[:2], channels), own
 
 
@@ -107,10 +108,10 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
     except DataError:  # a ValueError too
         raise
     except FileNotFoundError:
-        raise DataError(f"'{path}': there is no such file") from None
+        raise DataError(f"'{readable(path)}': there is no such file") from None
     except _damage() as error:
         reason = getattr(error, "strerror", None) or "it is damaged or no picture"
-        raise DataError(f"'{path}': cannot be read as a picture ({reason})") from None
+        raise DataError(f"'{readable(path)}': cannot be read as a picture ({reason})") from None
 
 
 def _upright(image: Any) -> Any:
@@ -135,7 +136,9 @@ def _check_depth(image: Any, path: str | os.PathLike[str]) -> int:
         return 16
     if mode in ("I", "F"):
         kind = "floats" if mode == "F" else "signed or 32-bit integers"
-        raise DataError(f"'{path}': the picture has the mode {mode} ({kind}); expected 8 or 16 bits a channel")
+        raise DataError(
+            f"'{readable(path)}': the picture has the mode {mode} ({kind}); expected 8 or 16 bits a channel"
+        )
     return 8
 
 
@@ -143,7 +146,9 @@ def _with_8_bits(image: Any, bits: int, path: str | os.PathLike[str]) -> Any:
     """A grey picture of more bits with its black and white as those of 8 bits; Pillow would cut off what is above."""
     values, white = np.asarray(image), (1 << bits) - 1
     if values.min(initial=0) < 0 or values.max(initial=0) > white:
-        raise DataError(f"'{path}': the picture has values of {values.min()} to {values.max()}; expected 0 to {white}")
+        raise DataError(
+            f"'{readable(path)}': the picture has values of {values.min()} to {values.max()}; expected 0 to {white}"
+        )
     scaled = (values.astype(np.uint32) * 255 + white // 2) // white
     return _pillow().fromarray(scaled.astype(np.uint8))
 
