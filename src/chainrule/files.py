@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and their names as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from pathlib import Path
 
 from chainrule.errors import RunFolderError
 
-__all__ = ["make_folder", "reason", "remove_drafts", "user_cache_folder", "write_bytes_atomic", "write_text_atomic"]
+__all__ = [
+    "make_folder",
+    "openable",
+    "readable",
+    "reason",
+    "remove_drafts",
+    "user_cache_folder",
+    "write_bytes_atomic",
+    "write_text_atomic",
+]
 
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -112,6 +121,35 @@ def user_cache_folder(system: str, variables: Mapping[str, str]) -> Path:
     shelf = variables.get("XDG_CACHE_HOME", "")
     # The specification says that a relative path there counts for nothing.
     return (Path(shelf) if shelf.startswith("/") else Path.home() / ".cache") / "chainrule"
+
+
+def readable(path: str | os.PathLike[str]) -> str:
+    """A path as UTF-8 has it, whatever the locale (``LANG=C``) makes of its bytes: what is stored, compared or printed.
+
+    Args:
+        path: as the system gives it.  A text that the system could not have given is readable already.
+
+    Example:
+        >>> readable(Path("cat") / "1.png").replace(os.sep, "/")
+        'cat/1.png'
+    """
+    try:
+        return os.fsencode(path).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return os.fspath(path)
+
+
+def openable(text: str) -> str:
+    """The path that a text means which came from a file's content; the inverse of `readable`.
+
+    Raises:
+        UnicodeEncodeError: No file can be called so; a `ValueError`, as `open` raises for such names.
+
+    Example:
+        >>> openable(readable("猫.png")) == "猫.png"
+        True
+    """
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def reason(error: Exception) -> str:

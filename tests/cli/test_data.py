@@ -192,6 +192,27 @@ def test_40_columns_and_a_terminal_without_unicode(photos: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names in UTF-8 or UTF-16, whatever the locale")
+def test_chinese_names_without_a_locale(photos: Path) -> None:
+    for path in photos.rglob("*.png"):
+        path.rename(path.with_name(f"图{path.name}"))
+    save(photos / "train" / "猫" / "x.png", 50, (9, 8, 3))
+    (photos / "train" / "dog" / "图1.png").write_bytes(b"")
+    rows = [f"{path.relative_to(photos)},{path.parent.name}" for path in sorted((photos / "train").rglob("*.png"))]
+    listed = photos / "表.csv"
+    listed.write_text("\n".join(["file,class", *rows]), encoding="utf-8")
+    bare = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for place in (".", listed.name):
+        told = in_a_terminal(photos, "check", place, "--json", PYTHONUTF8="1")
+        found = in_a_terminal(photos, "check", place, "--json", **bare)
+        assert (found.returncode, found.stderr) == (1, b"")
+        assert json.loads(found.stdout) == json.loads(told.stdout)
+        assert list(json.loads(found.stdout)["parts"][0]["broken"]) == ["train/dog/图1.png"]
+    wrong = in_a_terminal(photos, "check", "无.csv", **bare)
+    assert wrong.stderr.startswith(rb"chainrule: error: '\u65e0.csv': cannot be read (No such file")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no UTF-8 are Linux's")
 def test_names_that_are_no_text(photos: Path) -> None:
     odd = os.fsencode(photos / "train") + b"/\xff\xfe"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +122,30 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     os.remove(os.path.join(root, "train", odd, f"{odd}.png"))
     with pytest.raises(DataError, match="there is no such file"):
         train.load()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names in UTF-8 or UTF-16, whatever the locale")
+def test_a_list_is_read_and_its_files_are_named_without_a_locale(tmp_path: Path) -> None:
+    save(tmp_path / "图" / "一.png", 1)
+    save(tmp_path / "图" / "二.png", 2, (9, 8, 3))
+    (tmp_path / "表.csv").write_text("file,class\n图/一.png,猫\n图/二.png,狗\n", encoding="utf-8")
+    code = """
+        import json, sys
+        from chainrule.data import picture_list
+        listed = picture_list(sys.argv[1])
+        try:
+            listed.check()
+        except Exception as error:
+            print(json.dumps([listed.class_names, listed.fingerprint(), int(listed.read(0).sum()), str(error)]))
+    """
+    bare = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", textwrap.dedent(code), "表.csv"]
+    found = subprocess.run(command, cwd=tmp_path, env={**os.environ, **bare}, capture_output=True, check=True)
+    listed = picture_list(tmp_path / "表.csv")
+    names, mark, total, message = json.loads(found.stdout)
+    assert (tuple(names), mark) == (("狗", "猫"), listed.fingerprint())
+    assert total == listed.read(0).sum()
+    assert message.startswith("'./图/二.png' is 9x8 pixels, the first picture 8x8")
 
 
 def test_rows_are_named_by_their_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import chainrule as cr
-from chainrule.data import ArraySource, picture_folder, picture_list, read_picture
+from chainrule.data import ArraySource, picture_folder, picture_list, picture_size, read_picture
 from chainrule.data.check import check_folder
 from chainrule.errors import ConfigError, DataError
 from chainrule.train.feed import Stream
@@ -54,11 +54,35 @@ def test_a_picture_is_read_exactly(tmp_path: Path) -> None:
     np.testing.assert_allclose(grey[..., 0], array @ [0.299, 0.587, 0.114], atol=1.0)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
 def test_every_mode_becomes_colour(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
-    Image.fromarray(pixels(1, (6, 6))).convert(mode).save(path)
-    assert read_picture(path).shape == (6, 6, 3)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    grey = pixels(1, (6, 6)) // 128 * 255  # black and white, which all modes hold
+    Image.fromarray(grey).convert(mode).save(path)
+    np.testing.assert_array_equal(read_picture(path), np.repeat(grey[..., None], 3, 2))
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "<u2"), ("tif", "<u2"), ("tif", ">u2"), ("pgm", "<u2")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_keep_their_range(tmp_path: Path, suffix: str, kind: str, channels: int) -> None:
+    ramp = np.linspace(0, 65535, 1024).reshape(32, 32).astype(np.uint16)
+    path = save(tmp_path / f"a.{suffix}", ramp.astype(kind))
+    found = read_picture(path, channels)
+    wanted = np.rint(ramp / 257).astype(np.uint8)
+    np.testing.assert_array_equal(found, np.repeat(wanted[..., None], channels, 2))
+    assert (found.min(), found.max()) == (0, 255)
+    half = read_picture(path, channels, size=(16, 16))
+    np.testing.assert_allclose(half.mean(), found.mean(), atol=1.0)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("i4", "I"), ("f4", "F"), ("i2", "I")])
+def test_more_bits_are_refused(tmp_path: Path, kind: str, mode: str) -> None:
+    path = save(tmp_path / "a.tif", np.arange(64).reshape(8, 8).astype(kind))
+    for look in (read_picture, picture_size):
+        with pytest.raises(
+            DataError, match=rf"a\.tif': the picture has the mode {mode} .* expected 8 or 16 bits a chan"
+        ):
+            look(path)
 
 
 def test_a_camera_that_lay_on_its_side(tmp_path: Path) -> None:

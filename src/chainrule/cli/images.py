@@ -15,6 +15,7 @@ from chainrule.data import Pictures, read_idx
 from chainrule.data.folder import pictures_below
 from chainrule.data.pictures import Fit, is_picture
 from chainrule.errors import DataError
+from chainrule.files import readable
 
 __all__ = ["pictures_in", "read_images"]
 
@@ -54,7 +55,9 @@ def read_images(path: str) -> NDArray[Any]:
             if start == _NPY or start.startswith(_ZIP):
                 return _read_numpy(file, path)
     except OSError as error:
-        raise DataError(f"'{path}': cannot be read ({error.strerror or error}); expected a file of images") from error
+        raise DataError(
+            f"'{readable(path)}': cannot be read ({error.strerror or error}); expected a file of images"
+        ) from error
     return read_idx(path)
 
 
@@ -66,7 +69,7 @@ def _read_numpy(file: IO[bytes], path: str) -> NDArray[Any]:
         raise
     except _DAMAGE as error:
         raise DataError(
-            f"'{path}': the file is truncated, corrupted or holds no plain numbers ({error}); "
+            f"'{readable(path)}': the file is truncated, corrupted or holds no plain numbers ({error}); "
             "expected images as numpy.save or numpy.savez writes them"
         ) from error
 
@@ -78,7 +81,7 @@ def _chosen(names: list[str], path: str) -> str:
     if len(names) == 1:
         return names[0]
     raise DataError(
-        f"'{path}': the archive holds {', '.join(names) or 'no arrays'}; expected one array, "
+        f"'{readable(path)}': the archive holds {', '.join(names) or 'no arrays'}; expected one array, "
         f"or one that is named {', '.join(_PREFERRED)}"
     )
 
@@ -97,7 +100,7 @@ def pictures_in(path: str, shape: tuple[int, ...], fit: str) -> Pictures | None:
     if os.path.isdir(path):
         files = pictures_below(Path(path))
         if not files:
-            raise DataError(f"'{path}' holds no pictures")
+            raise DataError(f"'{readable(path)}' holds no pictures")
     elif is_picture(os.path.basename(path)):
         files = [path]
     else:

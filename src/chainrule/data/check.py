@@ -17,6 +17,7 @@ from chainrule.data.look import Entry, Tally, entry_of, tally_array, tally_files
 from chainrule.data.npz import load_npz
 from chainrule.data.parts import part_folders
 from chainrule.errors import DataError
+from chainrule.files import openable, readable
 
 __all__ = ["FolderReport", "PartReport", "check_data", "check_folder"]
 
@@ -126,7 +127,9 @@ def check_data(path: str | os.PathLike[str], workers: int = 2) -> FolderReport:
     if place.suffix.lower() == ".csv" and not place.is_dir():
         return _listed(place, workers)
     if place.is_file():
-        raise DataError(f"'{place}' is a file; expected a folder of pictures or idx files, a .csv list or an .npz file")
+        raise DataError(
+            f"'{readable(place)}' is a file; expected a folder of pictures or idx files, a .csv list or an .npz file"
+        )
     if any((place / name).is_file() for name in idx_names("train-images", 3)):
         return _arrays(place, mnist(place))
     return check_folder(place, workers)
@@ -143,7 +146,7 @@ def check_folder(folder: str | os.PathLike[str], workers: int = 2) -> FolderRepo
         DataError: there is no such folder, or it holds no classes.
     """
     root = Path(folder)
-    places = {place.name: place for place in part_folders(root).values()} or {"": root}
+    places = {readable(place.name): place for place in part_folders(root).values()} or {"": root}
     return _report(root, {name: _part(root, place, workers) for name, place in places.items()})
 
 
@@ -151,13 +154,13 @@ def _part(root: Path, folder: Path, workers: int) -> Tally:
     kinds = class_folders(folder)
     entries = [entry_of(file, root, kind) for kind, place in kinds.items() for file in pictures_below(place)]
     if not entries:
-        raise DataError(f"'{folder}' holds no pictures")
+        raise DataError(f"'{readable(folder)}' holds no pictures")
     return tally_files(entries, kinds, workers)
 
 
 def _listed(path: Path, workers: int) -> FolderReport:
     rows = listed_files(path)
-    entries = [Entry(os.path.join(path.parent, file), file, kind) for _, file, kind in rows]
+    entries = [Entry(os.path.join(path.parent, openable(file)), file, kind) for _, file, kind in rows]
     return _report(path, {"": tally_files(entries, sorted({kind for _, _, kind in rows}), workers)})
 
 
@@ -178,7 +181,7 @@ def _report(root: Path, found: Mapping[str, Tally]) -> FolderReport:
             everywhere[digest] += [(name, kind, file) for kind, file in files]
     groups = [files for files in everywhere.values() if len(files) > 1]
     return FolderReport(
-        str(root),
+        readable(root),
         [_part_report(name, part) for name, part in found.items()],
         [[file for _, _, file in files] for files in groups if len({part for part, _, _ in files}) > 1],
         [[file for _, _, file in files] for files in groups if len({kind for _, kind, _ in files}) > 1],

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from chainrule.data.idx import idx_names
 from chainrule.data.published import DATA_SETS, PublishedFile
 from chainrule.errors import ConfigError, DataError
-from chainrule.files import reason, user_cache_folder
+from chainrule.files import readable, reason, user_cache_folder
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -62,7 +62,7 @@ def note(event: Download) -> None:
     if event.failure:
         print(f"chainrule: {event.address}: {event.failure}", file=sys.stderr, flush=True)
     elif not event.received and not event.done:
-        print(f"chainrule: downloading {event.address} to '{event.file}'", file=sys.stderr, flush=True)
+        print(f"chainrule: downloading {event.address} to '{readable(event.file)}'", file=sys.stderr, flush=True)
 
 
 def data_folder(name: str) -> Path:
@@ -143,9 +143,13 @@ def _check_present(path: Path, file: PublishedFile) -> None:
         with path.open("rb") as stream:
             problem = _problem(stream, file)
     except OSError as error:
-        raise DataError(f"'{path}': cannot be read ({reason(error)}); expected the published {file.name}") from None
+        raise DataError(
+            f"'{readable(path)}': cannot be read ({reason(error)}); expected the published {file.name}"
+        ) from None
     if problem:
-        raise DataError(f"'{path}' is not the published {file.name}: {problem}; move it away to have it downloaded")
+        raise DataError(
+            f"'{readable(path)}' is not the published {file.name}: {problem}; move it away to have it downloaded"
+        )
 
 
 def _problem(stream: IO[bytes], file: PublishedFile) -> str:
@@ -202,8 +206,8 @@ def _fetch_file(
                 report(Download(str(target), event.address, size, size, done=True))
                 return
     except OSError as error:
-        raise DataError(f"'{folder / file.name}.gz': cannot be written ({reason(error)})") from None
-    raise DataError(f"'{folder / file.name}.gz' could not be downloaded ({'; '.join(failures)})")
+        raise DataError(f"'{readable(folder / file.name)}.gz': cannot be written ({reason(error)})") from None
+    raise DataError(f"'{readable(folder / file.name)}.gz' could not be downloaded ({'; '.join(failures)})")
 
 
 def _try(

@@ -14,7 +14,7 @@ import numpy as np
 from chainrule.data.pictures import Fit, is_picture, picture_size, read_picture
 from chainrule.data.source import Source
 from chainrule.errors import ConfigError, DataError
-from chainrule.files import reason
+from chainrule.files import openable, readable, reason
 from chainrule.graph.op import Array
 
 __all__ = ["GREY", "Pictures", "class_folders", "listed_files", "picture_folder", "picture_list", "pictures_below"]
@@ -94,8 +94,8 @@ class Pictures(Source):
     def _check_size(self, path: str, height: int, width: int) -> None:
         if (height, width) != self.shape[:2]:
             raise DataError(
-                f"'{path}' is {height}x{width} pixels, the first picture {self.shape[0]}x{self.shape[1]}; give a size "
-                "(--size) to bring all of them to"
+                f"'{readable(path)}' is {height}x{width} pixels, the first picture {self.shape[0]}x{self.shape[1]}; "
+                "give a size (--size) to bring all of them to"
             )
 
     def identity(self, number: int) -> bytes:
@@ -104,7 +104,7 @@ class Pictures(Source):
         try:
             size, digest = _ends(path)
         except (OSError, ValueError) as error:
-            raise DataError(f"'{path}': cannot be read ({reason(error)})") from None
+            raise DataError(f"'{readable(path)}': cannot be read ({reason(error)})") from None
         place = os.path.join(os.path.basename(os.path.dirname(path)), os.path.basename(path))
         return os.fsencode(place) + b":%d:" % size + digest
 
@@ -144,17 +144,17 @@ def picture_folder(
     names = list(found) if class_names is None else list(class_names)
     unknown = [name for name in found if name not in names]
     if unknown:
-        raise DataError(f"'{root}': the folder {unknown[0]!r} is none of the classes {', '.join(names)}")
+        raise DataError(f"'{readable(root)}': the folder {unknown[0]!r} is none of the classes {', '.join(names)}")
     files: list[str] = []
     labels: list[int] = []
     for number, name in enumerate(names):
         own = pictures_below(found[name]) if name in found else []
         if not own and class_names is None:
-            raise DataError(f"'{found[name]}' holds no picture; expected one or more of the class {name!r}")
+            raise DataError(f"'{readable(found[name])}' holds no picture; expected one or more of the class {name!r}")
         files += own
         labels += [number] * len(own)
     if not files:
-        raise DataError(f"'{root}' holds no pictures of the classes {', '.join(names)}")
+        raise DataError(f"'{readable(root)}' holds no pictures of the classes {', '.join(names)}")
     return Pictures(files, labels, names, size, channels, fit)
 
 
@@ -168,22 +168,15 @@ def class_folders(root: Path) -> dict[str, Path]:
         with os.scandir(root) as found_there:
             entries = sorted(found_there, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
-        raise DataError(f"'{root}': cannot be read ({reason(error)}); expected a folder of classes") from None
+        raise DataError(f"'{readable(root)}': cannot be read ({reason(error)}); expected a folder of classes") from None
     found = {
-        _same_everywhere(entry.name): Path(entry.path)
-        for entry in entries
-        if entry.is_dir() and not entry.name.startswith(".")
+        readable(entry.name): Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")
     }
     if not found:
         loose = sum(is_picture(entry.name) for entry in entries)
         hint = f"; its {loose} pictures lie in no class's folder" if loose else ""
-        raise DataError(f"'{root}' holds no folders; expected one for each class{hint}")
+        raise DataError(f"'{readable(root)}' holds no folders; expected one for each class{hint}")
     return found
-
-
-def _same_everywhere(name: str) -> str:
-    """A file's name as UTF-8 has it, whatever the locale (``LANG=C``) makes of it."""
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def pictures_below(folder: Path) -> list[str]:
@@ -219,8 +212,8 @@ def picture_list(
     numbers = {name: number for number, name in enumerate(names)}
     for line, _, kind in rows:
         if kind not in numbers:
-            raise DataError(f"'{source}', row {line}: the class {kind!r} is none of {', '.join(names)}")
-    files = [os.path.join(source.parent, file) for _, file, _ in rows]
+            raise DataError(f"'{readable(source)}', row {line}: the class {kind!r} is none of {', '.join(names)}")
+    files = [os.path.join(source.parent, openable(file)) for _, file, _ in rows]
     return Pictures(files, [numbers[kind] for _, _, kind in rows], names, size, channels, fit)
 
 
@@ -236,14 +229,14 @@ def listed_files(source: Path) -> list[tuple[int, str, str]]:
                 if not row:
                     continue
                 if len(row) <= max(places) or not all(row[place].strip() for place in places) or "\0" in "".join(row):
-                    raise DataError(f"'{source}', row {reader.line_num}: {row!r} lacks a file or a class")
+                    raise DataError(f"'{readable(source)}', row {reader.line_num}: {row!r} lacks a file or a class")
                 rows.append((reader.line_num, row[places[0]].strip(), row[places[1]].strip()))
     except OSError as error:
-        raise DataError(f"'{source}': cannot be read ({reason(error)}); expected a csv file") from None
+        raise DataError(f"'{readable(source)}': cannot be read ({reason(error)}); expected a csv file") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"'{source}': cannot be understood ({error}); expected a csv file in UTF-8") from None
+        raise DataError(f"'{readable(source)}': cannot be understood ({error}); expected a csv file in UTF-8") from None
     if not rows:
-        raise DataError(f"'{source}' lists no pictures")
+        raise DataError(f"'{readable(source)}' lists no pictures")
     return rows
 
 
@@ -252,4 +245,6 @@ def _column(header: list[str], names: tuple[str, ...], source: Path) -> int:
     for name in names:
         if name in found:
             return found.index(name)
-    raise DataError(f"'{source}': the header is {', '.join(header) or 'empty'}; expected a column {' or '.join(names)}")
+    raise DataError(
+        f"'{readable(source)}': the header is {', '.join(header) or 'empty'}; expected a column {' or '.join(names)}"
+    )

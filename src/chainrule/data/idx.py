@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from chainrule.data.dataset import Dataset
 from chainrule.errors import DataError
+from chainrule.files import readable
 
 __all__ = ["fashion_mnist", "idx_names", "mnist", "read_idx"]
 
@@ -84,11 +85,15 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
         with source.open("rb") as file, _unpacked(file) as stream:
             return _read_array(stream, source)
     except EOFError as error:
-        raise DataError(f"'{source}': the gzip stream is truncated; expected a complete idx file") from error
+        raise DataError(f"'{readable(source)}': the gzip stream is truncated; expected a complete idx file") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"'{source}': the gzip stream is corrupted ({error}); expected an intact idx file") from error
+        raise DataError(
+            f"'{readable(source)}': the gzip stream is corrupted ({error}); expected an intact idx file"
+        ) from error
     except OSError as error:
-        raise DataError(f"'{source}': cannot be read ({error.strerror or error}); expected an idx file") from error
+        raise DataError(
+            f"'{readable(source)}': cannot be read ({error.strerror or error}); expected an idx file"
+        ) from error
 
 
 def mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
@@ -175,11 +180,11 @@ def _read_array(stream: io.BufferedIOBase, source: Path) -> NDArray[Any]:
     content = f"{_times(shape)} {dtype.name} ({announced} bytes)"
     if len(values) < announced:
         raise DataError(
-            f"'{source}': only {len(values)} bytes follow the header; expected {content}, so the "
+            f"'{readable(source)}': only {len(values)} bytes follow the header; expected {content}, so the "
             "file is truncated or its header is damaged"
         )
     if stream.read(1):  # reading to the end also makes gzip compare its checksum
-        raise DataError(f"'{source}': more bytes follow the values; expected the file to end after {content}")
+        raise DataError(f"'{readable(source)}': more bytes follow the values; expected the file to end after {content}")
     array = np.frombuffer(values, dtype).reshape(shape)
     return array.astype(dtype.newbyteorder("="), copy=False)
 
@@ -188,18 +193,18 @@ def _read_magic(stream: io.BufferedIOBase, source: Path) -> tuple[np.dtype[Any],
     """Dtype and rank from the first four bytes."""
     magic = stream.read(4)
     if not magic:
-        raise DataError(f"'{source}': the file is empty; expected an idx file")
+        raise DataError(f"'{readable(source)}': the file is empty; expected an idx file")
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataError(
-            f"'{source}': the file starts with the bytes {magic.hex(' ')}, so it is not an idx "
+            f"'{readable(source)}': the file starts with the bytes {magic.hex(' ')}, so it is not an idx "
             "file; expected 00 00, a dtype code and a rank"
         )
     code, rank = magic[2], magic[3]
     if code not in _DTYPES:
         known = ", ".join(f"{known:02x} ({_DTYPES[known].name})" for known in _DTYPES)
-        raise DataError(f"'{source}': the idx dtype code is {code:02x}; expected one of {known}")
+        raise DataError(f"'{readable(source)}': the idx dtype code is {code:02x}; expected one of {known}")
     if not 1 <= rank <= _MAX_RANK:
-        raise DataError(f"'{source}': the idx rank is {rank}; expected 1 to {_MAX_RANK}")
+        raise DataError(f"'{readable(source)}': the idx rank is {rank}; expected 1 to {_MAX_RANK}")
     return _DTYPES[code], rank
 
 
@@ -207,13 +212,13 @@ def _read_shape(stream: io.BufferedIOBase, rank: int, source: Path) -> tuple[int
     header = stream.read(4 * rank)
     if len(header) < 4 * rank:
         raise DataError(
-            f"'{source}': the file ends in its header, after {4 + len(header)} bytes; expected "
+            f"'{readable(source)}': the file ends in its header, after {4 + len(header)} bytes; expected "
             f"a header of {4 + 4 * rank} bytes for rank {rank}"
         )
     shape: tuple[int, ...] = struct.unpack(f">{rank}I", header)
     if 0 in shape:
         raise DataError(
-            f"'{source}': the header states the shape {_times(shape)}, which holds no values; "
+            f"'{readable(source)}': the header states the shape {_times(shape)}, which holds no values; "
             "expected every dimension to be at least 1"
         )
     return shape
@@ -233,12 +238,12 @@ def _read_up_to(stream: io.BufferedIOBase, count: int) -> bytearray:
 def _read_folder(name: str, folder: Path, class_names: tuple[str, ...]) -> Dataset:
     if not folder.is_dir():
         came = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"'{folder}' {came}; expected a folder with the idx files of {name}")
+        raise DataError(f"'{readable(folder)}' {came}; expected a folder with the idx files of {name}")
     x_train, y_train = _read_part(folder, "train", len(class_names))
     x_test, y_test = _read_part(folder, "t10k", len(class_names))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
-            f"'{folder}': the training images are {_times(x_train.shape[1:3])} and the test "
+            f"'{readable(folder)}': the training images are {_times(x_train.shape[1:3])} and the test "
             f"images {_times(x_test.shape[1:3])} pixels; expected the same size"
         )
     return Dataset(name, x_train, y_train, x_test, y_test, class_names)
@@ -252,12 +257,12 @@ def _read_part(folder: Path, part: str, classes: int) -> tuple[NDArray[Any], NDA
     labels = _read_ranked(labels_file, 1, "labels (one number per sample)")
     if len(images) != len(labels):
         raise DataError(
-            f"'{labels_file}' holds {len(labels)} labels but '{images_file.name}' holds "
+            f"'{readable(labels_file)}' holds {len(labels)} labels but '{readable(images_file.name)}' holds "
             f"{len(images)} images; expected one label per image"
         )
     if labels.max() >= classes:
         bad = int(np.argmax(labels >= classes))
-        raise DataError(f"'{labels_file}': label {bad} is {labels[bad]}; expected 0 to {classes - 1}")
+        raise DataError(f"'{readable(labels_file)}': label {bad} is {labels[bad]}; expected 0 to {classes - 1}")
     return images[..., np.newaxis], labels.astype(np.int64)
 
 
@@ -276,14 +281,14 @@ def _find(folder: Path, stem: str, rank: int) -> Path:
     for name in accepted:
         if (folder / name).is_file():
             return folder / name
-    raise DataError(f"'{folder}' holds no file with the {stem}; expected one of {', '.join(accepted)}")
+    raise DataError(f"'{readable(folder)}' holds no file with the {stem}; expected one of {', '.join(accepted)}")
 
 
 def _read_ranked(source: Path, rank: int, content: str) -> NDArray[Any]:
     array = read_idx(source)
     if array.ndim != rank or array.dtype != np.uint8:
         raise DataError(
-            f"'{source}': the file holds {_times(array.shape)} {array.dtype}, rank {array.ndim}; "
+            f"'{readable(source)}': the file holds {_times(array.shape)} {array.dtype}, rank {array.ndim}; "
             f"expected {content}, uint8, rank {rank}, so the file may be mislabelled"
         )
     return array

@@ -15,6 +15,7 @@ import numpy as np
 
 from chainrule.data.pictures import read_with_mode
 from chainrule.errors import DataError
+from chainrule.files import readable
 from chainrule.graph.op import Array
 
 __all__ = ["Entry", "Tally", "entry_of", "tally_array", "tally_files"]
@@ -112,7 +113,7 @@ def _look(path: str) -> _Look | str:
     try:
         pixels, mode = read_with_mode(path)
     except DataError as error:
-        return str(error).removeprefix(f"'{path}'").lstrip(": ")
+        return str(error).removeprefix(f"'{readable(path)}'").lstrip(": ")
     height, width = pixels.shape[:2]
     digest = hashlib.sha256(b"%dx%d" % (height, width))
     digest.update(pixels.data)
@@ -153,4 +154,4 @@ def tally_array(images: Array, labels: Array, class_names: tuple[str, ...], name
 
 def entry_of(path: str, root: str | os.PathLike[str], kind: str) -> Entry:
     """A file below a folder."""
-    return Entry(path, os.path.relpath(path, root), kind)
+    return Entry(path, readable(os.path.relpath(path, root)), kind)

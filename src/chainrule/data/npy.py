@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from chainrule.data.source import ArraySource
 from chainrule.errors import DataError
-from chainrule.files import reason
+from chainrule.files import readable, reason
 
 __all__ = ["load_npy"]
 
@@ -48,17 +48,21 @@ def load_npy(
     """
     samples, labels = _mapped(Path(x_path)), _labels(Path(y_path))
     if samples.ndim < 2 or 0 in samples.shape:
-        raise DataError(f"'{x_path}' holds an array of shape {samples.shape}; expected samples along the first axis")
+        raise DataError(
+            f"'{readable(x_path)}' holds an array of shape {samples.shape}; expected samples along the first axis"
+        )
     if len(samples) != len(labels):
-        raise DataError(f"'{x_path}' holds {len(samples)} samples and '{y_path}' {len(labels)} labels")
+        raise DataError(
+            f"'{readable(x_path)}' holds {len(samples)} samples and '{readable(y_path)}' {len(labels)} labels"
+        )
     classes = 1 + int(labels.max())
     if class_names and len(class_names) < classes:
-        raise DataError(f"'{y_path}' holds the class {classes - 1}; expected 0 to {len(class_names) - 1}")
+        raise DataError(f"'{readable(y_path)}' holds the class {classes - 1}; expected 0 to {len(class_names) - 1}")
     if samples.ndim == 3:
         samples = samples[..., np.newaxis]
     names = tuple(class_names) or tuple(str(number) for number in range(classes))
     dtype = samples.dtype if samples.dtype in _KEPT else np.dtype(np.float32)
-    return ArraySource(samples, labels, names, dtype, name=f"'{x_path}'")
+    return ArraySource(samples, labels, names, dtype, name=f"'{readable(x_path)}'")
 
 
 def _mapped(path: Path) -> NDArray[Any]:
@@ -67,21 +71,27 @@ def _mapped(path: Path) -> NDArray[Any]:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (EOFError, MemoryError, OverflowError, SyntaxError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())
-        raise DataError(f"'{path}': the file is truncated, corrupted or holds no plain numbers ({why})") from None
+        raise DataError(
+            f"'{readable(path)}': the file is truncated, corrupted or holds no plain numbers ({why})"
+        ) from None
     except OSError as error:
-        raise DataError(f"'{path}': cannot be read ({reason(error)}); expected an .npy file") from None
+        raise DataError(f"'{readable(path)}': cannot be read ({reason(error)}); expected an .npy file") from None
     if not isinstance(found, np.ndarray):
         found.close()
-        raise DataError(f"'{path}' is an archive of arrays; expected an .npy file, which holds one")
+        raise DataError(f"'{readable(path)}' is an archive of arrays; expected an .npy file, which holds one")
     if found.dtype.kind not in "buif":
-        raise DataError(f"'{path}' holds {found.dtype}; expected numbers")
+        raise DataError(f"'{readable(path)}' holds {found.dtype}; expected numbers")
     return found
 
 
 def _labels(path: Path) -> NDArray[np.int64]:
     found = _mapped(path)
     if found.dtype.kind not in "ui" or found.shape[1:] not in ((), (1,)) or not found.size:
-        raise DataError(f"'{path}' holds {found.dtype} of shape {found.shape}; expected an integer for each sample")
+        raise DataError(
+            f"'{readable(path)}' holds {found.dtype} of shape {found.shape}; expected an integer for each sample"
+        )
     if found.min() < 0:
-        raise DataError(f"'{path}': label {int(np.argmin(found))} is {found.min()}; expected class numbers from 0")
+        raise DataError(
+            f"'{readable(path)}': label {int(np.argmin(found))} is {found.min()}; expected class numbers from 0"
+        )
     return np.array(found, np.int64).reshape(-1)

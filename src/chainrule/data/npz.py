@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from chainrule.checks import check_inputs, check_labels_sparse, check_same_length
 from chainrule.data.dataset import Dataset
 from chainrule.errors import DataError
+from chainrule.files import readable
 
 __all__ = ["load_npz"]
 
@@ -77,12 +78,12 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     x_test, y_test = _check_part(arrays, "test", source)
     if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
         raise DataError(
-            f"'{source}': x_train holds samples of {x_train.shape[1:]} {x_train.dtype} and x_test "
+            f"'{readable(source)}': x_train holds samples of {x_train.shape[1:]} {x_train.dtype} and x_test "
             f"of {x_test.shape[1:]} {x_test.dtype}; expected the same shape and dtype"
         )
     classes = 1 + int(max(y_train.max(), y_test.max()))
     names = tuple(str(number) for number in range(classes))
-    return Dataset(source.stem, x_train, y_train, x_test, y_test, names)
+    return Dataset(readable(source.stem), x_train, y_train, x_test, y_test, names)
 
 
 def _read_arrays(source: Path) -> dict[str, NDArray[Any]]:
@@ -95,11 +96,13 @@ def _read_arrays(source: Path) -> dict[str, NDArray[Any]]:
         raise
     except _DAMAGE as error:
         raise DataError(
-            f"'{source}': the file is truncated, corrupted or not an .npz archive ({error}); "
+            f"'{readable(source)}': the file is truncated, corrupted or not an .npz archive ({error}); "
             f"expected one with the arrays {', '.join(_KEYS)}"
         ) from error
     except OSError as error:
-        raise DataError(f"'{source}': cannot be read ({error.strerror or error}); expected an .npz archive") from error
+        raise DataError(
+            f"'{readable(source)}': cannot be read ({error.strerror or error}); expected an .npz archive"
+        ) from error
 
 
 def _check_keys(archive: zipfile.ZipFile, source: Path) -> None:
@@ -109,7 +112,7 @@ def _check_keys(archive: zipfile.ZipFile, source: Path) -> None:
     if missing:
         came = ", ".join(repr(key) for key in found[:10]) or "no arrays"
         raise DataError(
-            f"'{source}': the archive holds {came}{', ...' if found[10:] else ''} and lacks "
+            f"'{readable(source)}': the archive holds {came}{', ...' if found[10:] else ''} and lacks "
             f"{', '.join(missing)}; expected {', '.join(_KEYS)}"
         )
 
@@ -117,7 +120,7 @@ def _check_keys(archive: zipfile.ZipFile, source: Path) -> None:
 def _read_array(archive: zipfile.ZipFile, key: str, source: Path) -> NDArray[Any]:
     member = archive.getinfo(f"{key}.npy")
     with archive.open(member) as stream:
-        _check_header(stream, member.file_size, f"'{source}': {key}")
+        _check_header(stream, member.file_size, f"'{readable(source)}': {key}")
     with archive.open(member) as stream:
         array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
         stream.read(1)  # reading to the end makes zipfile compare its checksum
@@ -145,12 +148,12 @@ def _check_header(stream: IO[bytes], file_size: int, what: str) -> None:
 
 def _check_part(arrays: dict[str, NDArray[Any]], part: str, source: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Images (samples, height, width, channels) and labels (samples,) of ``train`` or ``test``."""
-    x = check_inputs(arrays[f"x_{part}"], name=f"'{source}': x_{part}")
-    y = check_labels_sparse(arrays[f"y_{part}"], _MAX_CLASSES, name=f"'{source}': y_{part}")
-    check_same_length(x, y, name=f"'{source}': the {part} part")
+    x = check_inputs(arrays[f"x_{part}"], name=f"'{readable(source)}': x_{part}")
+    y = check_labels_sparse(arrays[f"y_{part}"], _MAX_CLASSES, name=f"'{readable(source)}': y_{part}")
+    check_same_length(x, y, name=f"'{readable(source)}': the {part} part")
     if x.ndim not in (3, 4):
         raise DataError(
-            f"'{source}': x_{part} has the shape {x.shape}; expected (samples, height, width, "
+            f"'{readable(source)}': x_{part} has the shape {x.shape}; expected (samples, height, width, "
             "channels) or (samples, height, width)"
         )
     if x.dtype not in (np.uint8, np.float32):

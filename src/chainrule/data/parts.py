@@ -10,6 +10,7 @@ from typing import NamedTuple
 from chainrule.data.folder import Pictures, class_folders, picture_folder
 from chainrule.data.pictures import Fit
 from chainrule.errors import DataError
+from chainrule.files import readable
 
 __all__ = ["PictureParts", "part_folders", "picture_folders"]
 
@@ -57,7 +58,7 @@ def picture_folders(
         others[part] = found = picture_folder(places[part], size, train.shape[2], fit, train.class_names)
         if found.shape != train.shape:
             raise DataError(
-                f"'{found.files[0]}' is {found.shape[0]}x{found.shape[1]} pixels, the first training picture "
+                f"'{readable(found.files[0])}' is {found.shape[0]}x{found.shape[1]} pixels, the first training picture "
                 f"{train.shape[0]}x{train.shape[1]}; give a size to bring all of them to"
             )
     return PictureParts(train, others["test"], others["validation"])
@@ -77,17 +78,19 @@ def part_folders(root: Path) -> dict[str, Path]:
         if part is None or not _holds_folders(place):
             rest.append(name)
         elif part in found:
-            raise DataError(f"'{root}' holds two folders for the part {part}: '{found[part].name}' and '{name}'")
+            raise DataError(
+                f"'{readable(root)}' holds two folders for the part {part}: '{readable(found[part].name)}' and '{name}'"
+            )
         else:
             found[part] = place
     if "train" not in found and rest:
         return {}
     if "train" not in found:
-        raise DataError(f"'{root}' holds the parts {', '.join(found)} and lacks the folder 'train'")
+        raise DataError(f"'{readable(root)}' holds the parts {', '.join(found)} and lacks the folder 'train'")
     if rest:
         raise DataError(
-            f"'{root}': beside 'train' lies {rest[0]!r}, which is no part with folders of classes; expected train, val "
-            "and test, or folders of classes alone"
+            f"'{readable(root)}': beside 'train' lies {rest[0]!r}, which is no part with folders of classes; expected "
+            "train, val and test, or folders of classes alone"
         )
     return {part: found[part] for part in _NAMES if part in found}
 

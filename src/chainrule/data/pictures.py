@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from chainrule.errors import DataError, MissingDependencyError
+from chainrule.files import readable
 from chainrule.graph.op import Array
 
 __all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture", "read_with_mode"]
@@ -20,6 +21,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 Fit: TypeAlias = Literal["cover", "contain", "stretch"]
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_BITS_PER_SAMPLE = 258  # the TIFF tag
+_GREY_16_AS_I = ("PNG", "PPM")  # what Pillow may open 16-bit files of these formats as
 _WHOLE = 1 << 20  # bytes of a file that is read in one go
 
 
@@ -36,6 +39,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int, str]:
     """
     with _reading(path), open(path, "rb") as file:  # buffered, so that no more than the header is read
         image = _pillow().open(file)
+        _check_depth(image, path)
         width, height = image.size
         if _orientation(image) >= 5:  # a quarter turn
             width, height = height, width
@@ -45,7 +49,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int, str]:
 def read_picture(
     path: str | os.PathLike[str], channels: int = 3, size: tuple[int, int] | None = None, fit: Fit = "cover"
 ) -> Array:
-    """A picture as ``(height, width, channels)``, uint8.
+    """A picture as ``(height, width, channels)``, uint8.  Grey of 16 bits is brought to 8 by its range.
 
     Args:
         path: a file that Pillow can read.
@@ -55,7 +59,7 @@ def read_picture(
             the rest with black, ``"stretch"`` does not keep them.
 
     Raises:
-        DataError: it cannot be read, or is damaged; the message names the file.
+        DataError: it cannot be read, is damaged, or has more than 16 bits a channel; the message names the file.
         MissingDependencyError: Pillow is not installed.
     """
     return read_with_mode(path, channels, size, fit)[0]
@@ -68,18 +72,23 @@ def read_with_mode(
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     with _opened(path) as image:
         own: str = image.mode
+        bits = _check_depth(image, path)
         try:
             if size is not None:
                 wanted = size if _orientation(image) >= 5 else (size[1], size[0])
                 image.draft(mode, wanted)  # a JPEG is decoded at a fraction of its size where that will do
             image = _upright(image)
+            if bits != 8:
+                image = _with_8_bits(image, bits, path)
             if image.mode != mode:
                 image = image.convert(mode)
             if size is not None and image.size != (size[1], size[0]):
                 image = _fitted(image, size, fit)
             array = np.asarray(image, np.uint8)
+        except DataError:  # a ValueError too
+            raise
         except _damage() as error:
-            raise DataError(f"'{path}': the picture is damaged ({error})") from None
+            raise DataError(f"'{readable(path)}': the picture is damaged ({error})") from None
     return array.reshape(*array.shape[:2], channels), own
 
 
@@ -96,11 +105,13 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say what is wrong with a file that does not begin as a picture does."""
     try:
         yield
+    except DataError:  # a ValueError too
+        raise
     except FileNotFoundError:
-        raise DataError(f"'{path}': there is no such file") from None
+        raise DataError(f"'{readable(path)}': there is no such file") from None
     except _damage() as error:
         reason = getattr(error, "strerror", None) or "it is damaged or no picture"
-        raise DataError(f"'{path}': cannot be read as a picture ({reason})") from None
+        raise DataError(f"'{readable(path)}': cannot be read as a picture ({reason})") from None
 
 
 def _upright(image: Any) -> Any:
@@ -114,6 +125,32 @@ def _upright(image: Any) -> Any:
 
 def _orientation(image: Any) -> int:
     return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
+
+
+def _check_depth(image: Any, path: str | os.PathLike[str]) -> int:
+    """The bits of a channel, where its range says what is white."""
+    mode: str = image.mode
+    if mode.startswith("I;16"):
+        return int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])  # a TIFF may have 12
+    if mode == "I" and image.format in _GREY_16_AS_I:
+        return 16
+    if mode in ("I", "F"):
+        kind = "floats" if mode == "F" else "signed or 32-bit integers"
+        raise DataError(
+            f"'{readable(path)}': the picture has the mode {mode} ({kind}); expected 8 or 16 bits a channel"
+        )
+    return 8
+
+
+def _with_8_bits(image: Any, bits: int, path: str | os.PathLike[str]) -> Any:
+    """A grey picture of more bits with its black and white as those of 8 bits; Pillow would cut off what is above."""
+    values, white = np.asarray(image), (1 << bits) - 1
+    if values.min(initial=0) < 0 or values.max(initial=0) > white:
+        raise DataError(
+            f"'{readable(path)}': the picture has values of {values.min()} to {values.max()}; expected 0 to {white}"
+        )
+    scaled = (values.astype(np.uint32) * 255 + white // 2) // white
+    return _pillow().fromarray(scaled.astype(np.uint8))
 
 
 def _fitted(image: Any, size: tuple[int, int], fit: Fit) -> Any:
