@@ -23,6 +23,7 @@ from chainrule.errors import CheckpointError, ConfigError, RunFolderError
 from chainrule.optimizers import schedules
 from chainrule.train.callback import Logs
 from chainrule.train.checkpoint import Checkpoint, newest, read_checkpoint
+from chainrule.train.fitting import Position
 
 Array = np.ndarray[Any, Any]
 EPOCHS, BATCH, SAMPLES = 3, 8, 61
@@ -43,6 +44,24 @@ class Crash(cr.callbacks.Callback):
         self.seen += 1
         if self.seen == self.after:
             raise CutOff
+
+
+class Watch(cr.callbacks.Callback):
+    """Notes where a training begins, and how many batches it runs."""
+
+    def __init__(self) -> None:
+        self.began: tuple[Position, int] | None = None
+        self.batches = self._before = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        position = self.fitting.position
+        self._before = position.batches
+        if self.began is None:
+            self.began = (position, int(self.model.optimizer.iterations.data))
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        done = self.fitting.position.batches
+        self.batches, self._before = self.batches + done - self._before, done
 
 
 def data() -> tuple[Array, Array]:
@@ -81,11 +100,16 @@ def train(
     crash: int | None = None,
     verbose: int = 0,
     delete: bool = False,
+    watch: Watch | None = None,
     **backup: Any,
 ) -> Any:
     trained = model(optimizer)
     x, y = data()
-    callbacks: list[cr.callbacks.Callback] = [cr.callbacks.EarlyStopping("val_loss", patience=9), Crash(crash)]
+    callbacks: list[cr.callbacks.Callback] = [
+        cr.callbacks.EarlyStopping("val_loss", patience=9),
+        watch or Watch(),
+        Crash(crash),
+    ]
     if folder is not None:
         callbacks.append(cr.callbacks.BackupAndRestore(folder, delete_checkpoint=delete, **backup))
     history = trained.fit(
@@ -93,6 +117,23 @@ def train(
     )
     state = [v.numpy() for v in (*trained.weights, *trained.optimizer.variables())]
     return [*state, *(np.array(values) for values in history.history.values())]
+
+
+def resumed(optimizer: Callable[[], Any], folder: Path, crash: int | None = None, **options: Any) -> Any:
+    """As `train`, which must begin where the newest checkpoint was taken, and run no batch but those that are left.
+
+    To begin anew would give the same bits.
+    """
+    found, _ = newest(folder)
+    position, step = (Position(0), 0) if found is None else (found.position, found.step)
+    left = (EPOCHS - position.epoch) * STEPS - position.batches
+    watch = Watch()
+    try:
+        result = train(optimizer, folder, crash, watch=watch, **options)
+        assert watch.batches == left
+        return result
+    finally:
+        assert watch.began == ((position, step) if left else None)
 
 
 def watchers(folder: Path, name: str) -> list[cr.callbacks.Callback]:
@@ -106,12 +147,19 @@ def watchers(folder: Path, name: str) -> list[cr.callbacks.Callback]:
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
 def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: Path) -> None:
+    began: list[tuple[Position, int] | None] = []
+
     def fit(name: str, backup: bool, crash: int | None = None) -> Any:
         trained = model(lambda: cr.optimizers.SGD(0.1))
-        chain = watchers(tmp_path, name)
+        chain, watch = watchers(tmp_path, name), Watch()
         if backup:
             chain.insert(place, cr.callbacks.BackupAndRestore(tmp_path / "backup"))
-        history = trained.fit(*data(), batch_size=BATCH, epochs=8, verbose=0, callbacks=[*chain, Crash(crash)])
+        try:
+            history = trained.fit(
+                *data(), batch_size=BATCH, epochs=8, verbose=0, callbacks=[*chain, watch, Crash(crash)]
+            )
+        finally:
+            began.append(watch.began)
         return [trained.optimizer.learning_rate, *trained.get_weights(), np.array(history.history["loss"])]
 
     expected = fit("whole", backup=False)
@@ -119,6 +167,7 @@ def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: P
         with pytest.raises(CutOff):
             fit("cut", backup=True, crash=crash)
     found = fit("cut", backup=True)
+    assert began == [(Position(epoch, 0, epoch), STEPS * epoch) for epoch in (0, 0, 2, 2, 3)]
     assert expected[0] == 0.05 / 2
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -129,23 +178,26 @@ def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: P
 @pytest.mark.parametrize("crashes", [[STEPS + 5], [5], [2], [STEPS + 5, 2, 7]])
 def test_an_epoch_entered_in_its_middle_has_its_rate(crashes: list[int], tmp_path: Path) -> None:
     def fit(name: str | None, crash: int | None = None) -> Any:
-        trained, rates = model(lambda: cr.optimizers.SGD(0.1)), []
+        trained, rates, watch = model(lambda: cr.optimizers.SGD(0.1)), [], Watch()
         chain: list[cr.callbacks.Callback] = [
             cr.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
             cr.callbacks.LambdaCallback(on_epoch_end=lambda *_: rates.append(trained.optimizer.learning_rate)),
+            watch,
             Crash(crash),
         ]
         if name is not None:
             chain.append(cr.callbacks.BackupAndRestore(tmp_path / name, save_freq=3))
         trained.fit(*data(), batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=chain)
-        return rates, trained.get_weights()
+        return rates, trained.get_weights(), watch.batches
 
     expected = fit(None)
     assert expected[0] == [0.05, 0.025, 0.0125]
     for crash in crashes:
         with pytest.raises(CutOff):
             fit("backup", crash)
-    rates, weights = fit("backup")
+    found, _ = newest(tmp_path / "backup")
+    rates, weights, batches = fit("backup")
+    assert batches == EPOCHS * STEPS - (0 if found is None else found.step)
     assert rates == expected[0][-len(rates) :]
     for a, b in zip(weights, expected[1], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -178,19 +230,20 @@ def test_a_signal_leaves_a_checkpoint_wherever_it_comes(event: str, epoch: int, 
         trained = model(lambda: cr.optimizers.SGD(0.1))
         watch = cr.callbacks.LambdaCallback(**{event: stop})
         backup = [] if folder is None else [cr.callbacks.BackupAndRestore(folder)]
-        x, y = data()
+        x, y, steps = *data(), Watch()
         history = trained.fit(
-            x, y, BATCH, epochs=EPOCHS, verbose=0, callbacks=[watch, *backup], validation_data=(x[:9], y[:9])
+            x, y, BATCH, epochs=EPOCHS, verbose=0, callbacks=[watch, steps, *backup], validation_data=(x[:9], y[:9])
         )
-        return trained, history
+        return trained, history, steps
 
-    trained, history = fit(tmp_path, True)
+    trained, history, _ = fit(tmp_path, True)
     assert history.interrupted
     found, _ = newest(tmp_path)
     assert found is not None
     assert found.step == int(trained.optimizer.iterations.data)
-    resumed, _ = fit(tmp_path, False)
-    for a, b in zip(resumed.get_weights(), fit(None, False)[0].get_weights(), strict=True):
+    again, _, steps = fit(tmp_path, False)
+    assert (steps.began, steps.batches) == ((found.position, found.step), EPOCHS * STEPS - found.step)
+    for a, b in zip(again.get_weights(), fit(None, False)[0].get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -221,11 +274,11 @@ def test_any_crashes_leave_the_same_bits(
         for number, crash in enumerate(crashes):
             set_threads(1 + number % 3)
             try:
-                train(optimizer, folder, crash, save_freq=every)
+                resumed(optimizer, folder, crash, save_freq=every)
             except CutOff:
                 continue
         set_threads(2)
-        found = train(optimizer, folder, save_freq=every)
+        found = resumed(optimizer, folder, save_freq=every)
     finally:
         set_threads(threads)
     assert len(found) == len(expected)
@@ -235,7 +288,13 @@ def test_any_crashes_leave_the_same_bits(
 
 def test_a_finished_training_does_nothing_more(optimizer: Callable[[], Any], expected: Any, tmp_path: Path) -> None:
     train(optimizer, tmp_path)
-    for a, b in zip(train(optimizer, tmp_path), expected, strict=True):
+    finished, _ = newest(tmp_path)
+    assert finished is not None
+    assert finished.position == Position(EPOCHS, 0, EPOCHS)
+    watch = Watch()
+    found = train(optimizer, tmp_path, watch=watch)
+    assert (watch.began, watch.batches) == (None, 0)
+    for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -249,7 +308,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     content = bytearray(files[-1].read_bytes())
     content[len(content) // 2] ^= 1
     files[-1].write_bytes(content)
-    found = train(optimizer, tmp_path, save_freq=2)
+    found = resumed(optimizer, tmp_path, save_freq=2)
     assert f"'{files[-1]}': damaged" in capsys.readouterr().err
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -358,7 +417,7 @@ def test_an_error_keeps_the_checkpoints_and_the_end_deletes_them(tmp_path: Path)
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3, delete=True)
     assert len(list(tmp_path.iterdir())) == 2
-    train(adam, tmp_path, save_freq=3, delete=True)
+    resumed(adam, tmp_path, save_freq=3, delete=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -421,7 +480,7 @@ def test_progress_may_be_shown_another_way(tmp_path: Path) -> None:
     expected = train(adam, None)
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3, verbose=1)
-    for a, b in zip(train(adam, tmp_path, save_freq=3, verbose=2), expected, strict=True):
+    for a, b in zip(resumed(adam, tmp_path, save_freq=3, verbose=2), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
