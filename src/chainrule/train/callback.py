@@ -21,9 +21,10 @@ class Callback:
     """Override what you need; `fit` calls these in order.
 
     Attributes:
-        model: the model in training; set ``self.model.stop_training = True`` to end after the running epoch.
-        params: ``epochs``, ``steps`` (in an epoch; None where nobody knows yet), ``samples`` (infinite then) and
-            ``batch_size``.
+        model: the model in training; set ``self.model.stop_training = True`` to end after the running step: the epoch
+            ends there, with its validation and `on_epoch_end`.
+        params: ``epochs``, ``steps`` (in an epoch; None where nobody knows yet), ``samples`` (infinite then),
+            ``batch_size``, and ``validation_freq`` (None without validation data).
         fitting: the running call of `fit`, of which a checkpoint can be taken.
         interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
             step.  A callback that only shows something gives the engine room to run many steps in one go.
