@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,48 @@ def test_the_first_bad_step_is_named(capsys: pytest.CaptureFixture[str]) -> None
     built.fit(x, np.ones((40, 1), np.float32), batch_size=4, epochs=3, verbose=0, shuffle=False, callbacks=[ending])
     assert ending.step == 5
     assert "the loss is not finite from step 5 on" in capsys.readouterr().err
+
+
+def test_a_second_training_ends_at_its_bad_step_too() -> None:
+    x = np.ones((40, 2), np.float32)
+    x[16:20] = 1e30
+    ending = kinds.TerminateOnNaN()
+    for _ in range(2):
+        built = model(1e-12)
+        history = built.fit(
+            x, np.ones((40, 1), np.float32), batch_size=4, epochs=3, verbose=0, shuffle=False, callbacks=[ending]
+        )
+        assert ending.step == 5
+        assert len(history.epoch) == 1
+    train(ending, epochs=1)
+    assert ending.step is None
+
+
+def test_an_epoch_that_was_interrupted_before_its_first_batch_is_no_epoch() -> None:
+    def interrupt(epoch: int, logs: Any = None) -> None:
+        if epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    history = train(kinds.LambdaCallback(on_epoch_begin=interrupt), validation_data=(X, Y))
+    assert history.interrupted
+    assert history.epoch == [0, 1]
+    assert all(len(values) == 2 and all(map(math.isfinite, values)) for values in history.history.values())
+
+
+def test_an_unfrozen_layer_joins_the_averages_with_its_weights() -> None:
+    cr.set_seed(0)
+    late = cr.layers.Dense(2)
+    built = cr.Sequential([cr.Input((2,)), late, cr.layers.Dense(1)])
+    late.trainable = False
+    optimizer = cr.optimizers.SGD(1e-6, use_ema=True, ema_momentum=0.99)
+    built.compile(optimizer, "mse")
+    built.fit(X, Y, batch_size=2, verbose=0)
+    late.trainable = True
+    built.compile(optimizer, "mse")
+    built.fit(X, Y, batch_size=2, verbose=0, callbacks=[kinds.SwapEMAWeights()])
+    for weight in late.weights:
+        np.testing.assert_allclose(optimizer.average_of(weight).numpy(), weight.numpy(), rtol=1e-3, atol=1e-4)
+    assert np.abs(late.weights[0].numpy()).max() > 0.1
 
 
 def test_averages_are_shown_to_the_validation_and_kept_at_the_end() -> None:

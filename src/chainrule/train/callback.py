@@ -128,7 +128,7 @@ class History(Callback):
 
     Attributes:
         history: a list for each name, such as ``loss`` and ``val_accuracy``, with one number an epoch; NaN where
-            an interrupted epoch did not come to it.
+            an interrupted epoch did not come to it.  One that was interrupted before its first batch is not there.
         epoch: the epochs' numbers, from 0.
         interrupted: whether Ctrl-C or SIGTERM ended the training.
         signal: the number of the signal that did; None otherwise.
@@ -151,6 +151,8 @@ class History(Callback):
         self.epoch = list(state["epoch"])
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self.cut_off and not self.fitting.position.batches:
+            return
         found = dict(logs or {})
         for name in {**self.history, **found}:
             values = self.history.setdefault(name, [math.nan] * len(self.epoch))

@@ -118,7 +118,8 @@ class TerminateOnNaN(Callback):
         interval: how many seconds may pass between two looks.
 
     Attributes:
-        step: the first step, counted from 1 over the whole training, whose loss was not finite; None if there is none.
+        step: the first step, counted from 1 over all trainings of the model, whose loss was not finite in the last
+            training; None if there is none.
 
     >>> import chainrule as cr
     >>> cr.callbacks.TerminateOnNaN().step is None
@@ -128,6 +129,9 @@ class TerminateOnNaN(Callback):
     def __init__(self, interval: float = 0.5) -> None:
         self.interval = float(interval)
         self.step: int | None = None
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self.step = None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._look()
