@@ -357,7 +357,7 @@ def test_what_is_split_off_is_not_weighted_by_class(source: bool, own: str | Non
     common: dict[str, Any] = {"epochs": 2, "verbose": 0, "class_weight": {0: 7.0, 2: 0.5}}
     given: dict[str, Any] = {} if own is None else {own: weight}
     whole: Any = (ArraySource(x, y), None) if source else (x, y)
-    split = classifier().fit(*whole, validation_split=0.25, **common, **given)
+    split = classifier().fit(whole[0], whole[1], validation_split=0.25, **common, **given)
     apart: Any = (x[12:], y[12:]) if own is None else (x[12:], y[12:], weight[12:])
     given = {} if own is None else {own: weight[:12]}
     assert split.history == classifier().fit(x[:12], y[:12], validation_data=apart, **common, **given).history
@@ -373,10 +373,11 @@ def test_what_is_split_off_is_not_weighted_by_class(source: bool, own: str | Non
     ],
 )
 def test_a_class_that_is_not_there_has_no_weight(by_class: dict[int, float], message: str) -> None:
-    data: Any
-    for data in ((np.ones((4, 3), np.float32), [0, 1, 0, 1]), ([(np.ones((4, 3), np.float32), np.array([0, 1] * 2))],)):
-        with pytest.raises(ConfigError, match=message):
-            classifier().fit(*data, verbose=0, class_weight=by_class)
+    x, y = np.ones((4, 3), np.float32), np.array([0, 1, 0, 1])
+    with pytest.raises(ConfigError, match=message):
+        classifier().fit(x, y, verbose=0, class_weight=by_class)
+    with pytest.raises(ConfigError, match=message):
+        classifier().fit([(x, y)], verbose=0, class_weight=by_class)
 
 
 def test_class_weights_are_for_one_label_a_sample() -> None:
