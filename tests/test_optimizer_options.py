@@ -116,6 +116,15 @@ def test_rates_by_layer() -> None:
     assert_close(found, {"a/kernel": sgd(VALUES, lambda n, g: g[n], 0.05)["a/kernel"], "b/kernel": VALUES["b/kernel"]})
 
 
+def test_the_average_of_a_weight_that_joins_later_begins_with_its_value() -> None:
+    optimizer = optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+    first, later = cr.Variable(np.array([1.0]), name="a"), cr.Variable(np.array([5.0]), name="b")
+    for _ in range(2):
+        optimizer.apply([cr.tensor(np.array([1.0]))], [first])
+    optimizer.apply([cr.tensor(np.array([1.0]))] * 2, [first, later])
+    np.testing.assert_allclose(optimizer.average_of(later).numpy(), 0.9 * 5.0 + 0.1 * 4.9, rtol=1e-12)
+
+
 def test_averages() -> None:
     optimizer = optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
     variable = cr.Variable(np.array([1.0, 2.0]), name="w")

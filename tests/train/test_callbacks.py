@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,66 @@ def test_early_stopping_gives_the_best_weights_back() -> None:
     train(Scripted(x=[3, 1, 2, 2, 2]), stopping, Keep(), built=built)
     assert (stopping.best_epoch, stopping.stopped_epoch) == (1, 3)
     np.testing.assert_array_equal(built.get_weights()[0], kept[1])
+
+
+def test_a_baseline_that_is_not_beaten_leaves_the_best_weights() -> None:
+    built, kept = model(), []
+
+    class Keep(kinds.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            kept.append(self.model.get_weights()[0])
+
+    stopping = kinds.EarlyStopping("x", patience=4, baseline=0.5, restore_best_weights=True)
+    train(Scripted(x=[3, 2, 1, 2, 2]), stopping, Keep(), built=built)
+    assert (stopping.best_epoch, stopping.stopped_epoch) == (2, 3)
+    np.testing.assert_array_equal(built.get_weights()[0], kept[2])
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_best_averaged_weights_are_given_back(backwards: bool) -> None:
+    """The model that is left is the one that was validated best, which is neither the last nor the first."""
+    built = model()
+    built.compile(cr.optimizers.SGD(0.02, use_ema=True, ema_momentum=0.8), "mse")
+    x = np.ones((1, 2), np.float32)
+    y = (built.predict(x) + 1) / 2  # half of the way to what is learned
+    stopping = kinds.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+    chain = [stopping, kinds.SwapEMAWeights()]
+    history = train(*(reversed(chain) if backwards else chain), epochs=12, built=built, validation_data=(x, y))
+    losses = history.history["val_loss"]
+    assert 0 < stopping.best_epoch == int(np.argmin(losses)) < len(losses) - 1
+    assert built.evaluate(x, y) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_epochs_without_validation_count_for_nothing(tmp_path: Path) -> None:
+    """Validated are the second, fourth ... epoch; the loss gets worse there, since the targets are others."""
+    built = model(0.01)
+    stopping = kinds.EarlyStopping("val_loss", patience=2)
+    plateau = kinds.ReduceLROnPlateau("val_loss", patience=1, factor=0.5)
+    best = kinds.ModelCheckpoint(tmp_path / "{epoch}.safetensors", save_best_only=True)
+    apart = (X, Y * -50)
+    history = train(
+        stopping, plateau, best, epochs=9, built=built, validation_data=apart, validation_freq=2, shuffle=False
+    )
+    losses = [value for value in history.history["val_loss"] if not math.isnan(value)]
+    assert losses == sorted(losses)
+    assert (stopping.best_epoch, stopping.stopped_epoch, len(history.epoch)) == (1, 5, 6)
+    assert built.optimizer.learning_rate == pytest.approx(0.0025)
+    assert [path.name for path in tmp_path.iterdir()] == ["2.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "watching",
+    [
+        kinds.EarlyStopping("val_x"),
+        kinds.ReduceLROnPlateau("val_x"),
+        kinds.ModelCheckpoint("never.safetensors", monitor="val_x", save_best_only=True),
+    ],
+)
+def test_a_number_that_no_validation_gives_is_an_error(watching: kinds.Callback) -> None:
+    with pytest.raises(ConfigError, match="there is no 'val_x' to watch; there are loss, val_loss"):
+        train(watching, validation_data=(X, Y), validation_freq=2)
+    with pytest.raises(ConfigError, match=r"there is no 'val_x' to watch; there are loss$"):
+        train(watching, validation_freq=2)
 
 
 def test_accuracy_is_better_when_it_is_higher() -> None:
@@ -167,6 +228,48 @@ def test_the_first_bad_step_is_named(capsys: pytest.CaptureFixture[str]) -> None
     assert "the loss is not finite from step 5 on" in capsys.readouterr().err
 
 
+def test_a_second_training_ends_at_its_bad_step_too() -> None:
+    x = np.ones((40, 2), np.float32)
+    x[16:20] = 1e30
+    ending = kinds.TerminateOnNaN()
+    for _ in range(2):
+        built = model(1e-12)
+        history = built.fit(
+            x, np.ones((40, 1), np.float32), batch_size=4, epochs=3, verbose=0, shuffle=False, callbacks=[ending]
+        )
+        assert ending.step == 5
+        assert len(history.epoch) == 1
+    train(ending, epochs=1)
+    assert ending.step is None
+
+
+def test_an_epoch_that_was_interrupted_before_its_first_batch_is_no_epoch() -> None:
+    def interrupt(epoch: int, logs: Any = None) -> None:
+        if epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    history = train(kinds.LambdaCallback(on_epoch_begin=interrupt), validation_data=(X, Y))
+    assert history.interrupted
+    assert history.epoch == [0, 1]
+    assert all(len(values) == 2 and all(map(math.isfinite, values)) for values in history.history.values())
+
+
+def test_an_unfrozen_layer_joins_the_averages_with_its_weights() -> None:
+    cr.set_seed(0)
+    late = cr.layers.Dense(2)
+    built = cr.Sequential([cr.Input((2,)), late, cr.layers.Dense(1)])
+    late.trainable = False
+    optimizer = cr.optimizers.SGD(1e-6, use_ema=True, ema_momentum=0.99)
+    built.compile(optimizer, "mse")
+    built.fit(X, Y, batch_size=2, verbose=0)
+    late.trainable = True
+    built.compile(optimizer, "mse")
+    built.fit(X, Y, batch_size=2, verbose=0, callbacks=[kinds.SwapEMAWeights()])
+    for weight in late.weights:
+        np.testing.assert_allclose(optimizer.average_of(weight).numpy(), weight.numpy(), rtol=1e-3, atol=1e-4)
+    assert np.abs(late.weights[0].numpy()).max() > 0.1
+
+
 def test_averages_are_shown_to_the_validation_and_kept_at_the_end() -> None:
     built = model(0.1)
     built.compile(cr.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
@@ -253,10 +356,10 @@ def test_what_is_split_off_is_not_weighted_by_class(source: bool, own: str | Non
     rng = np.random.Generator(np.random.PCG64(5))
     x, y, weight = rng.normal(size=(16, 3)).astype(np.float32), rng.integers(0, 3, 16), rng.random(16)
     common: dict[str, Any] = {"epochs": 2, "verbose": 0, "class_weight": {0: 7.0, 2: 0.5}}
-    given = {} if own is None else {own: weight}
-    whole = (ArraySource(x, y), None) if source else (x, y)
-    split = classifier().fit(*whole, validation_split=0.25, **common, **given)
-    apart = (x[12:], y[12:]) if own is None else (x[12:], y[12:], weight[12:])
+    given: dict[str, Any] = {} if own is None else {own: weight}
+    whole: Any = (ArraySource(x, y), None) if source else (x, y)
+    split = classifier().fit(whole[0], whole[1], validation_split=0.25, **common, **given)
+    apart: Any = (x[12:], y[12:]) if own is None else (x[12:], y[12:], weight[12:])
     given = {} if own is None else {own: weight[:12]}
     assert split.history == classifier().fit(x[:12], y[:12], validation_data=apart, **common, **given).history
 
@@ -271,9 +374,11 @@ def test_what_is_split_off_is_not_weighted_by_class(source: bool, own: str | Non
     ],
 )
 def test_a_class_that_is_not_there_has_no_weight(by_class: dict[int, float], message: str) -> None:
-    for data in ((np.ones((4, 3), np.float32), [0, 1, 0, 1]), ([(np.ones((4, 3), np.float32), np.array([0, 1] * 2))],)):
-        with pytest.raises(ConfigError, match=message):
-            classifier().fit(*data, verbose=0, class_weight=by_class)
+    x, y = np.ones((4, 3), np.float32), np.array([0, 1, 0, 1])
+    with pytest.raises(ConfigError, match=message):
+        classifier().fit(x, y, verbose=0, class_weight=by_class)
+    with pytest.raises(ConfigError, match=message):
+        classifier().fit([(x, y)], verbose=0, class_weight=by_class)
 
 
 def test_class_weights_are_for_one_label_a_sample() -> None:

@@ -359,8 +359,8 @@ def test_ctrl_c_while_the_step_is_compiled_counts(monkeypatch: pytest.MonkeyPatc
     model = make(engine="native")
     history = model.fit(X, Y, batch_size=1, epochs=9, verbose=0)
     assert history.interrupted
-    assert len(history.epoch) == 1
     assert int(model.optimizer.iterations.data) <= 1
+    assert len(history.epoch) == int(model.optimizer.iterations.data)  # an epoch without a batch is none
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])

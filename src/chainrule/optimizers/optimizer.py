@@ -209,10 +209,19 @@ class Optimizer(ABC):
         if id(variable) not in self._slots:
             kind = type(self).__name__.lower()
             self._slots[id(variable)] = {
-                name: Variable(_zeros, variable.spec, name=f"{kind}/{variable.name}/{name}", trainable=False)
+                name: Variable(
+                    self._beginning(name, variable),
+                    variable.spec,
+                    name=f"{kind}/{variable.name}/{name}",
+                    trainable=False,
+                )
                 for name in (*self.slots, *self._common_slots())
             }
         return self._slots[id(variable)]
+
+    def _beginning(self, name: str, variable: Variable) -> Any:
+        """What a slot begins with: 0, but for the average of a weight that joins later, such as an unfrozen one."""
+        return variable.numpy() if name == AVERAGE and int(self.iterations.data) else _zeros
 
     def _common_slots(self) -> list[str]:
         return [AVERAGE] * self.options.use_ema + [SUM] * (self.options.accumulated > 1)

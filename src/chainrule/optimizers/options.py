@@ -39,7 +39,8 @@ class CommonOptions:
         clipnorm: every weight's gradient is shortened to this norm where it is longer.
         global_clipnorm: all gradients are shortened together where their common norm is larger.
         use_ema: keep a running average of every weight, ``a = ema_momentum * a + (1 - ema_momentum) * w``, which is w
-            itself after the first step; see `callbacks.SwapEMAWeights`.
+            itself after the first step; that of a weight that joins later begins with its value then; see
+            `callbacks.SwapEMAWeights`.
         ema_momentum: in [0, 1).
         gradient_accumulation_steps: batches whose gradients are summed before one update; the update is that of one
             batch of all their samples.

@@ -21,9 +21,10 @@ class Callback:
     """Override what you need; `fit` calls these in order.
 
     Attributes:
-        model: the model in training; set ``self.model.stop_training = True`` to end after the running epoch.
-        params: ``epochs``, ``steps`` (in an epoch; None where nobody knows yet), ``samples`` (infinite then) and
-            ``batch_size``.
+        model: the model in training; set ``self.model.stop_training = True`` to end after the running step: the epoch
+            ends there, with its validation and `on_epoch_end`.
+        params: ``epochs``, ``steps`` (in an epoch; None where nobody knows yet), ``samples`` (infinite then),
+            ``batch_size``, and ``validation_freq`` (None without validation data).
         fitting: the running call of `fit`, of which a checkpoint can be taken.
         interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
             step.  A callback that only shows something gives the engine room to run many steps in one go.
@@ -133,7 +134,7 @@ class History(Callback):
 
     Attributes:
         history: a list for each name, such as ``loss`` and ``val_accuracy``, with one number an epoch; NaN where
-            an interrupted epoch did not come to it.
+            an interrupted epoch did not come to it.  One that was interrupted before its first batch is not there.
         epoch: the epochs' numbers, from 0.
         interrupted: whether Ctrl-C or SIGTERM ended the training.
         signal: the number of the signal that did; None otherwise.
@@ -156,6 +157,8 @@ class History(Callback):
         self.epoch = list(state["epoch"])
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self.cut_off and not self.fitting.position.batches:
+            return
         found = dict(logs or {})
         for name in {**self.history, **found}:
             values = self.history.setdefault(name, [math.nan] * len(self.epoch))

@@ -117,7 +117,7 @@ class Trainer:
                 stop=interrupt,
                 held_out=held_out,
             )
-            self._begin(fitting, options)
+            self._begin(fitting, options, held_out is not None)
             try:
                 fitting.run()
             finally:
@@ -158,13 +158,14 @@ class Trainer:
 
     # -- parts of them ------------------------------------------------------------------------------------
 
-    def _begin(self, fitting: Fitting, options: FitOptions) -> None:
+    def _begin(self, fitting: Fitting, options: FitOptions, validated: bool) -> None:
         supply = fitting.supply
         fitting.params |= {
             "epochs": options.epochs,
             "steps": supply.batches,
             "samples": math.inf if supply.samples is None else supply.samples,
             "batch_size": supply.batch_size,
+            "validation_freq": options.validation_freq if validated else None,
         }
         for callback in fitting.chain:
             callback.model, callback.fitting, callback.params = self.model, fitting, fitting.params

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 from chainrule.errors import ConfigError
 from chainrule.train.callback import Logs
@@ -41,20 +42,32 @@ class Monitor:
         self.min_delta = abs(float(min_delta))
         self.best = (-math.inf if self.upwards else math.inf) if baseline is None else float(baseline)
 
-    def value(self, logs: Logs) -> float:
-        """The number in an epoch's logs.
+    def value(self, logs: Logs, params: Mapping[str, Any] | None = None, epoch: int = 0) -> float | None:
+        """The number in an epoch's logs; None where it comes from a validation and this epoch has none.
+
+        Args:
+            logs: the epoch's numbers.
+            params: the callback's; ``validation_freq`` says which epochs are validated.
+            epoch: its number, from 0.
 
         Raises:
             ConfigError: it is not among them.
         """
         found = dict(logs or {})
         if self.name not in found:
+            every = (params or {}).get("validation_freq")
+            if self.name.startswith("val_") and every is not None and (epoch + 1) % every:
+                return None
             raise ConfigError(f"{self.who}: there is no {self.name!r} to watch; there are {', '.join(found) or 'none'}")
         return float(found[self.name])
 
     def improves(self, value: float) -> bool:
         """Whether a value beats the best one, which it then is; NaN never does."""
-        better = value - self.min_delta > self.best if self.upwards else value + self.min_delta < self.best
+        better = self.beats(value, self.best)
         if better:
             self.best = value
         return better
+
+    def beats(self, value: float, other: float) -> bool:
+        """Whether a value is better than another by more than `min_delta`; NaN never is."""
+        return value - self.min_delta > other if self.upwards else value + self.min_delta < other

@@ -55,6 +55,8 @@ class LearningRateScheduler(Callback):
 class ReduceLROnPlateau(Callback):
     """Multiplies the learning rate when a number has not improved for some epochs.
 
+    Epochs without the validation that the number comes from count for nothing.
+
     Args:
         monitor: the number; ``"loss"``, a metric, or either after ``val_``.
         factor: what the rate is multiplied by, below 1.
@@ -98,7 +100,9 @@ class ReduceLROnPlateau(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self.cut_off:
             return
-        value = self.monitor.value(logs)
+        value = self.monitor.value(logs, self.params, epoch)
+        if value is None:
+            return
         if self.cooling:
             self.cooling, self.wait = self.cooling - 1, 0
         if self.monitor.improves(value):

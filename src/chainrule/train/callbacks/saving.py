@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +31,8 @@ class ModelCheckpoint(Callback):
         filepath: the file, whose folder is made; ``{epoch}`` (from 1) and the names of numbers are filled in, such as
             ``"model-{epoch:02d}-{val_loss:.3f}.safetensors"``.
         monitor: the number that is watched with `save_best_only`.
-        save_best_only: save only what is better than everything before.
+        save_best_only: save only what is better than everything before; never after an epoch without the validation
+            that the number comes from.
         save_weights_only: weights without the architecture.
         mode: see `Monitor`.
         save_freq: ``"epoch"``, or a number of batches.
@@ -81,14 +82,16 @@ class ModelCheckpoint(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self.save_freq == "epoch" and not self.cut_off:
-            self._save(logs)
+            self._save(logs, self.params)
 
-    def _save(self, logs: Logs) -> None:
-        if self.save_best_only and not self.monitor.improves(self.monitor.value(logs)):
-            return
+    def _save(self, logs: Logs, params: Mapping[str, Any] | None = None) -> None:
+        if self.save_best_only:
+            value = self.monitor.value(logs, params, self._epoch)
+            if value is None or not self.monitor.improves(value):
+                return
         path = self._path(logs)
         make_folder(path.parent)
-        with _averaged(self.model) if self.averaged else contextlib.nullcontext():
+        with averaged(self.model) if self.averaged else contextlib.nullcontext():
             (self.model.save_weights if self.save_weights_only else self.model.save)(path)
         if self.verbose:
             print(f"epoch {self._epoch + 1}: saved {path}", flush=True)
@@ -276,6 +279,8 @@ def _as_json_has_it(facts: dict[str, Any]) -> dict[str, Any]:
 class SwapEMAWeights(Callback):
     """Puts the averaged weights into the model for each validation, and for good at the end.
 
+    Where `EarlyStopping` gives the best weights back, these are the averaged ones of that epoch, and stay.
+
     The optimizer must have been made with ``use_ema=True``.
 
     >>> import chainrule as cr
@@ -293,11 +298,12 @@ class SwapEMAWeights(Callback):
         _put_back(self.model, self._own)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        _take_averages(self.model)
+        if all(getattr(callback, "best_weights", None) is None for callback in self.fitting.chain):
+            _take_averages(self.model)
 
 
 @contextlib.contextmanager
-def _averaged(model: Model) -> Iterator[None]:
+def averaged(model: Model) -> Iterator[None]:
     """The model with its averaged weights."""
     own = _take_averages(model)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -9,6 +10,7 @@ from chainrule.checks import check_at_least
 from chainrule.graph.op import Array
 from chainrule.train.callback import Callback, Logs, as_json, from_json
 from chainrule.train.callbacks.monitor import Mode, Monitor
+from chainrule.train.callbacks.saving import SwapEMAWeights, averaged
 
 __all__ = ["EarlyStopping", "TerminateOnNaN"]
 
@@ -16,13 +18,16 @@ __all__ = ["EarlyStopping", "TerminateOnNaN"]
 class EarlyStopping(Callback):
     """Ends the training when a number has not improved for some epochs.
 
+    Epochs without the validation that the number comes from count for nothing.
+
     Args:
         monitor: the number; ``"loss"``, a metric, or either after ``val_``.
         min_delta: changes by less count for nothing.
         patience: epochs without improvement after which the training ends.
         mode: see `Monitor`.
-        baseline: what must be beaten first.
-        restore_best_weights: give the model the weights of its best epoch at the end.
+        baseline: what must be beaten, too, before an improvement counts for `patience`.
+        restore_best_weights: give the model the weights of its best epoch at the end, whether or not the baseline was
+            beaten; with `SwapEMAWeights` the averaged ones, wherever that stands among the callbacks.
         start_from_epoch: epochs at the beginning that do not count.
 
     Attributes:
@@ -44,8 +49,9 @@ class EarlyStopping(Callback):
         restore_best_weights: bool = False,
         start_from_epoch: int = 0,
     ) -> None:
-        self._settings = (monitor, mode, min_delta, baseline, "EarlyStopping")
+        self._settings = (monitor, mode, min_delta, None, "EarlyStopping")
         self.monitor = Monitor(*self._settings)
+        self.baseline = None if baseline is None else float(baseline)
         self.patience = check_at_least(patience, 0, "EarlyStopping: patience")
         self.start_from_epoch = check_at_least(start_from_epoch, 0, "EarlyStopping: start_from_epoch")
         self.restore_best_weights = bool(restore_best_weights)
@@ -59,26 +65,30 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self.cut_off:
             return
-        value = self.monitor.value(logs)
-        if epoch < self.start_from_epoch:
+        value = self.monitor.value(logs, self.params, epoch)
+        if value is None or epoch < self.start_from_epoch:
             return
         self.wait += 1
         if self.monitor.improves(value):
-            self.wait, self.best_epoch = 0, epoch
-            self._keep()
-        elif self.best_weights is None:
-            self._keep()
+            self._keep(epoch)
+            if self.baseline is None or self.monitor.beats(value, self.baseline):
+                self.wait = 0
+        elif self.restore_best_weights and self.best_weights is None:
+            self._keep(epoch)
         if self.wait > 0 and self.wait >= self.patience:
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
     def on_train_end(self, logs: Logs = None) -> None:
-        if self.restore_best_weights and self.best_weights is not None:
+        if self.best_weights is not None:
             self.model.set_weights(self.best_weights)
 
-    def _keep(self) -> None:
+    def _keep(self, epoch: int) -> None:
+        self.best_epoch = epoch
         if self.restore_best_weights:
-            self.best_weights = self.model.get_weights()
+            swapped = any(isinstance(callback, SwapEMAWeights) for callback in self.fitting.chain)
+            with averaged(self.model) if swapped else contextlib.nullcontext():
+                self.best_weights = self.model.get_weights()
 
     def get_state(self) -> dict[str, Any]:
         return {
@@ -108,7 +118,8 @@ class TerminateOnNaN(Callback):
         interval: how many seconds may pass between two looks.
 
     Attributes:
-        step: the first step, counted from 1 over the whole training, whose loss was not finite; None if there is none.
+        step: the first step, counted from 1 over all trainings of the model, whose loss was not finite in the last
+            training; None if there is none.
 
     >>> import chainrule as cr
     >>> cr.callbacks.TerminateOnNaN().step is None
@@ -118,6 +129,9 @@ class TerminateOnNaN(Callback):
     def __init__(self, interval: float = 0.5) -> None:
         self.interval = float(interval)
         self.step: int | None = None
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self.step = None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._look()
