@@ -235,7 +235,9 @@ def test_a_download_says_what_comes_from_where(
     first, second, third = printed.err.splitlines()
     assert first == f"chainrule: downloading {address} to 'here/train-images-idx3-ubyte.gz'"
     assert second == f"chainrule: {address}: no connection (No such file or directory)"
-    assert third.startswith("chainrule: error: 'here/train-images-idx3-ubyte.gz' could not be downloaded (")
+    assert third.startswith(
+        f"chainrule: error: 'here/train-images-idx3-ubyte.gz' could not be downloaded from {address} ("
+    )
     assert os.listdir("here") == []
 
 
