@@ -109,6 +109,13 @@ def test_lists_archives_and_idx_files(chainrule: Command, photos: Path, shapes: 
     assert (printed.status, printed.err) == (1, "")
     assert "all: 8 pictures, 2 classes" in printed.out
     assert "absent.png: there is no such file" in printed.out
+    parts = [f"{row},{part}" for row, part in zip(rows, ["train", "val"] * 4, strict=True)]
+    (photos / "parts.csv").write_text("\n".join(["file,class,split", *parts, parts[0][:-5] + "val"]), encoding="utf-8")
+    printed = chainrule("data", "check", photos / "parts.csv")
+    assert printed.status == 1
+    assert "train: 4 pictures, 2 classes" in printed.out
+    assert "validation: 5 pictures, 2 classes" in printed.out
+    assert f"- 1 picture in more than one part, such as {parts[0].split(',')[0]} and" in printed.out
     printed = chainrule("data", "check", shapes)
     assert printed.status == 0
     assert "train: 96 pictures, 3 classes\n  size  8x8 (96)\n  mode  L (96)" in printed.out

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from chainrule.data.dataset import Dataset
-from chainrule.data.folder import GREY, class_folders, listed_files, pictures_below
+from chainrule.data.folder import GREY, class_folders, pictures_below
 from chainrule.data.idx import idx_names, mnist
+from chainrule.data.listing import PART_NAMES, Listed, listed_files
 from chainrule.data.look import Entry, Tally, entry_of, tally_array, tally_files
 from chainrule.data.npz import load_npz
 from chainrule.data.parts import part_folders
@@ -160,8 +161,15 @@ def _part(root: Path, folder: Path, workers: int) -> Tally:
 
 def _listed(path: Path, workers: int) -> FolderReport:
     rows = listed_files(path)
-    entries = [Entry(os.path.join(path.parent, openable(file)), file, kind) for _, file, kind in rows]
-    return _report(path, {"": tally_files(entries, sorted({kind for _, _, kind in rows}), workers)})
+    parts = [part for part in ("", *PART_NAMES) if any(row.part == part for row in rows)]
+    return _report(
+        path, {part: _listed_part(path, [row for row in rows if row.part == part], workers) for part in parts}
+    )
+
+
+def _listed_part(path: Path, rows: Sequence[Listed], workers: int) -> Tally:
+    entries = [Entry(os.path.join(path.parent, openable(row.file)), row.file, row.kind) for row in rows]
+    return tally_files(entries, sorted({row.kind for row in rows}), workers)
 
 
 def _arrays(path: Path, data: Dataset) -> FolderReport:
