@@ -377,6 +377,11 @@ def spoil_conflict(folder: Path) -> None:
     (folder / "train" / "甲" / "x.png").write_bytes((folder / "train" / "b" / "05.png").read_bytes())
 
 
+def spoil_twice(folder: Path) -> None:
+    for number, name in (("05", "x"), ("07", "y")):
+        (folder / "train" / "b" / f"{name}.png").write_bytes((folder / "train" / "b" / f"{number}.png").read_bytes())
+
+
 def spoil_single(folder: Path) -> None:
     save(folder / "train" / "c" / "1.png", pixels(77))
 
@@ -393,8 +398,9 @@ def spoil_mode(folder: Path) -> None:
     ("spoil", "message"),
     [
         (spoil_broken, r"train: 1 file cannot be read, such as train/b/03.png: cannot be read as a picture"),
-        (spoil_shared, r"1 picture in more than one part, such as train/b/05.png and test/b/x.png"),
-        (spoil_conflict, r"1 picture in several classes, such as train/b/05.png and train/甲/x.png"),
+        (spoil_shared, r"1 picture is in more than one part, such as train/b/05.png and test/b/x.png"),
+        (spoil_conflict, r"1 picture is in several classes, such as train/b/05.png and train/甲/x.png"),
+        (spoil_twice, r"train: 2 pictures are there more than once, such as train/b/05.png and train/b/x.png$"),
         (spoil_single, r"train: 1 class with fewer than 2 pictures, such as c"),
         (spoil_size, r"train: pictures have 2 sizes"),
         (spoil_mode, r"train: pictures have the modes L, RGB"),
