@@ -84,7 +84,7 @@ def test_problems_give_status_1_and_are_named(
         "  cannot be read:\n    train/dog/1.png: cannot be read as a picture",
         "In several parts:\n  train/dog/3.png = test/dog/copy.png",
         "- train: pictures have 2 sizes, such as 8x8 (train/",
-        "and 9x8 (train/猫/x.png); training needs a size to bring them to",
+        "and 9x8 (train/猫/x.png); training needs a size (--size) to bring them to",
         "- train: 1 class with fewer than 2 pictures, such as fox",
         "- the parts do not have the same classes",
     ):
@@ -109,6 +109,13 @@ def test_lists_archives_and_idx_files(chainrule: Command, photos: Path, shapes: 
     assert (printed.status, printed.err) == (1, "")
     assert "all: 8 pictures, 2 classes" in printed.out
     assert "absent.png: there is no such file" in printed.out
+    parts = [f"{row},{part}" for row, part in zip(rows, ["train", "val"] * 4, strict=True)]
+    (photos / "parts.csv").write_text("\n".join(["file,class,split", *parts, parts[0][:-5] + "val"]), encoding="utf-8")
+    printed = chainrule("data", "check", photos / "parts.csv")
+    assert printed.status == 1
+    assert "train: 4 pictures, 2 classes" in printed.out
+    assert "validation: 5 pictures, 2 classes" in printed.out
+    assert f"- 1 picture is in more than one part, such as {parts[0].split(',')[0]} and" in printed.out
     printed = chainrule("data", "check", shapes)
     assert printed.status == 0
     assert "train: 96 pictures, 3 classes\n  size  8x8 (96)\n  mode  L (96)" in printed.out
@@ -126,7 +133,8 @@ def test_lists_archives_and_idx_files(chainrule: Command, photos: Path, shapes: 
     printed = chainrule("data", "check", "same.npz")
     assert printed.status == 1
     assert "  more than once:\n    train[0] = train[1] = train[2] = train[3]\n" in printed.out
-    assert "- 1 picture in several classes, such as train[0] and train[1]\n" in printed.out
+    assert "- train: 1 picture is there more than once, such as train[0] and train[1]\n" in printed.out
+    assert "- 1 picture is in several classes, such as train[0] and train[1]\n" in printed.out
 
 
 def test_long_lists_are_cut_and_json_has_all(chainrule: Command, tmp_path: Path) -> None:
@@ -179,7 +187,8 @@ def test_40_columns_and_a_terminal_without_unicode(photos: Path) -> None:
     narrow = in_a_terminal(photos, "check", ".", COLUMNS="40", PYTHONUTF8="1")
     assert narrow.returncode == 1
     lines = narrow.stdout.decode().splitlines()
-    assert max(len(line) for line in lines if not line.startswith("    ")) <= 40
+    assert "  cannot be read:" in lines
+    assert [line for line in lines if len(line) > 40 and len(line.split()) > 1] == []
     plain = in_a_terminal(photos, "check", ".", PYTHONIOENCODING="ascii", PYTHONUTF8="1")
     assert plain.returncode == 1
     assert rb"\u732b" in plain.stdout
@@ -235,7 +244,9 @@ def test_a_download_says_what_comes_from_where(
     first, second, third = printed.err.splitlines()
     assert first == f"chainrule: downloading {address} to 'here/train-images-idx3-ubyte.gz'"
     assert second == f"chainrule: {address}: no connection (No such file or directory)"
-    assert third.startswith("chainrule: error: 'here/train-images-idx3-ubyte.gz' could not be downloaded (")
+    assert third.startswith(
+        f"chainrule: error: 'here/train-images-idx3-ubyte.gz' could not be downloaded from {address} ("
+    )
     assert os.listdir("here") == []
 
 

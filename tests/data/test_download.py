@@ -157,6 +157,13 @@ def absent(to: http.server.BaseHTTPRequestHandler, stem: str) -> None:
     to.send_error(404, "Not Found")
 
 
+def circle(to: http.server.BaseHTTPRequestHandler, stem: str) -> None:
+    to.send_response(302)
+    to.send_header("Location", to.path)
+    to.send_header("Content-Length", "0")
+    to.end_headers()
+
+
 def nothing(to: http.server.BaseHTTPRequestHandler, stem: str) -> None:
     to.close_connection = True
 
@@ -201,6 +208,7 @@ def test_absent_files_are_fetched_once(
         (page, "the answer is a web page, not the file"),
         (redirected, "the answer is a web page, not the file"),
         (absent, "the server answers 404 Not Found"),
+        (circle, r"the server redirects again and again \(302\)"),
         (nothing, r"no connection \(Remote end closed connection without response\)"),
     ],
 )
@@ -213,8 +221,12 @@ def test_what_an_address_does_wrong_is_said_and_leaves_nothing(
     with pytest.raises(DataError, match=message) as caught:
         fetch("mnist", mirrors=[bad.address], report=events.append)
     assert str(caught.value).startswith(
-        f"'{small / 'train-images-idx3-ubyte.gz'}' could not be downloaded ({address}: "
+        f"'{small / 'train-images-idx3-ubyte.gz'}' could not be downloaded from {address} ("
     )
+    assert str(caught.value).endswith(
+        "); name a folder that has the files (--data FOLDER), or an address that has them in CHAINRULE_DATA_MIRROR"
+    )
+    assert "\n" not in str(caught.value)
     assert os.listdir(small) == []
     assert events[0] == Download(str(small / "train-images-idx3-ubyte.gz"), address)
     assert events[-1].failure
@@ -299,12 +311,30 @@ def test_progress_is_reported(small: Path, serve: Any) -> None:
     ]
 
 
-def test_a_folder_that_cannot_be_written(small: Path, tmp_path: Path, serve: Any) -> None:
+def test_a_reason_stands_once_in_the_error_and_each_address_in_the_report(small: Path, serve: Any) -> None:
+    servers = [serve(absent), serve(absent), serve(page)]
+    events: list[Download] = []
+    with pytest.raises(DataError) as caught:
+        fetch("mnist", mirrors=[server.address for server in servers], report=events.append)
+    said = str(caught.value)
+    assert (
+        "from any of 3 addresses (the server answers 404 Not Found; the answer is a web page, not the file); " in said
+    )
+    assert not any(server.address in said for server in servers)
+    assert [event.address.rpartition("/mnist/")[0] for event in events if event.failure] == [
+        server.address for server in servers
+    ]
+
+
+def test_a_folder_that_cannot_be_made(small: Path, tmp_path: Path, serve: Any) -> None:
     (tmp_path / "home").write_text("a file")
     server = serve(well)
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz': cannot be written \(Not a directory\)"):
-        fetch("mnist", mirrors=[server.address], report=lambda event: None)
+    for folder, why in ((small, "Not a directory"), (tmp_path / "home", "it is a file")):
+        with pytest.raises(DataError) as caught:
+            fetch("mnist", folder, mirrors=[server.address], report=lambda event: None)
+        assert str(caught.value) == f"'{folder}': cannot be made ({why}); expected the name of a folder"
     assert server.asked == []
+    assert (tmp_path / "home").read_text() == "a file"
 
 
 def child(code: str) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from chainrule.cli.images import read_images
 from chainrule.data import load_npz
 from chainrule.errors import DataError
 
@@ -135,6 +136,26 @@ def test_an_absurd_shape_allocates_nothing(tmp_path: Path) -> None:
             bad.writestr(name, grown)
     with pytest.raises(DataError, match=r"announces .* \(600000000000 bytes\) but holds 60 bytes"):
         load_npz(path)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_every_reader_of_archives_meets_every_damage(tmp_path: Path, kind: int) -> None:
+    path = tmp_path / "packed.npz"
+    with zipfile.ZipFile(write(tmp_path / "good.npz")) as good, zipfile.ZipFile(path, "w", kind) as packed:
+        for name in good.namelist():
+            packed.writestr(name, good.read(name))
+    np.testing.assert_array_equal(read_images(str(path)), X[:2])
+    whole = path.read_bytes()
+    refused = []
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        for reader in (load_npz, read_images):
+            try:
+                reader(str(path))
+            except DataError as error:
+                refused.append(str(error))
+    assert len(refused) > 10
+    assert all("packed.npz" in message for message in refused)
 
 
 @pytest.mark.slow

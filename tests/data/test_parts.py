@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chainrule.data import ArraySource, load_npy, picture_folder, picture_folders, picture_list
+from chainrule.data import ArraySource, load_npy, picture_folder, picture_folders, picture_list, picture_lists
 from chainrule.errors import DataError
 
 
@@ -79,7 +79,9 @@ def test_parts_that_do_not_fit(tmp_path: Path) -> None:
 def test_parts_of_other_sizes(tmp_path: Path) -> None:
     root = parts(tmp_path, "train")
     parts(root, "test", size=(9, 8, 3))
-    with pytest.raises(DataError, match=r"1\.png' is 9x8 pixels, the first training picture 8x8; give a size"):
+    with pytest.raises(
+        DataError, match=r"1\.png' is 9x8 pixels, the first training picture 8x8; give a size \(--size\)"
+    ):
         picture_folders(root, channels=3)
     assert picture_folders(root, size=(4, 4)).train.shape == (4, 4, 3)
 
@@ -150,8 +152,8 @@ def test_a_list_is_read_and_its_files_are_named_without_a_locale(tmp_path: Path)
 
 def test_rows_are_named_by_their_line(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 1)
-    (tmp_path / "list.csv").write_text("file,class\n\n1.png,a\n1.png,b\n", encoding="utf-8")
-    with pytest.raises(DataError, match="row 4: the class 'b' is none of a"):
+    (tmp_path / "list.csv").write_text(" \n\nfile,class\n\n1.png,a\n1.png,b\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 6: the class 'b' is none of a"):
         picture_list(tmp_path / "list.csv", class_names=["a"])
     (tmp_path / "list.csv").write_bytes(b"file,class\n1.png,\xff\n")
     with pytest.raises(DataError, match=r"list\.csv': cannot be understood \(.*; expected a csv file in UTF-8"):
@@ -159,6 +161,47 @@ def test_rows_are_named_by_their_line(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b"file,class\n1\x00.png,a\n")
     with pytest.raises(DataError, match=r"list\.csv'"):
         picture_list(tmp_path / "list.csv")
+
+
+def test_a_list_of_parts(tmp_path: Path) -> None:
+    root = parts(tmp_path, "train", "test", "val")
+    rows = [
+        f"{path.relative_to(root)},{path.parent.name},{part}"
+        for part, folder in (("TRAIN", "train"), ("Testing", "test"), (" valid ", "val"))
+        for path in sorted((root / folder).rglob("*.png"), key=lambda path: (path.parent.name, path.name))
+    ]
+    for header in ("file,class,part", "\n  \nPath , Label, Split"):
+        (root / "list.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+        for listed, wanted in zip(picture_lists(root / "list.csv"), picture_folders(root), strict=True):
+            assert listed is not None
+            assert wanted is not None
+            assert listed.fingerprint() == wanted.fingerprint()
+    with pytest.raises(DataError, match=r"list\.csv' has a column that says which part .* picture_lists"):
+        picture_list(root / "list.csv")
+    (root / "list.csv").write_text("\n".join(["file,class", *(row.rpartition(",")[0] for row in rows)]))
+    train, test, validation = picture_lists(root / "list.csv")
+    assert (len(train), test, validation) == (12, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,class,part\n1.png,a,train\n1.png,a,tset\n", "row 3: the part 'tset' is none of train, val and test"),
+        ("file,class,part\n1.png,a,train\n1.png,a,\n", "row 3: .* lacks a file, a class or a part"),
+        ("file,class,part\n1.png,a,train\n1.png,a\n", "row 3: .* lacks a file, a class or a part"),
+        ("file,class,part\n1.png,a,test\n", "lists no picture of the part train"),
+        ("file,class,part\n1.png,a,train\n1.png,b,test\n", "row 3: the class 'b' is none of a"),
+        ("file,class,part\n1.png,a,train\n2.png,a,test\n", r"2\.png' is 9x8 pixels, .*; give a size \(--size\)"),
+        ("file;class\n1.png;a\n", "expected a column file or .*; the columns are separated by semicolons, and commas"),
+        ("file\tclass\n1.png\ta\n", "expected a column file or .*; the columns are separated by tabs, and commas"),
+    ],
+)
+def test_lists_of_parts_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    save(tmp_path / "1.png", 1)
+    save(tmp_path / "2.png", 1, (9, 8, 3))
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        picture_lists(tmp_path / "list.csv")
 
 
 # --- Fingerprints --------------------------------------------------------------------------------------------------

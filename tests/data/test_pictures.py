@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,58 @@ def test_sizes(tmp_path: Path, fit: Any) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cannot be read as a picture"), (b"no picture at all", "cannot be read as a picture")],
+    [
+        (b"", r"cannot be read as a picture \(the file is empty\)"),
+        (
+            b"no picture at all",
+            r"cannot be read as a picture \(it is no picture, or of a kind that Pillow does not know\)",
+        ),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIH", r"cannot .* \(it starts as a PNG file and is truncated or damaged\)"),
+        (b"\xff\xd8\xff\xe0\0\x10JF", r"cannot be read as a picture \(it starts as a JPEG file and is truncated or"),
+    ],
 )
 def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"bad\.jpg.*{message}"):
         read_picture(path)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_a_cut_file_is_called_truncated(tmp_path: Path, kind: str) -> None:
+    path = save(tmp_path / f"a.{kind}", pixels(3, (64, 64, 3)))
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert picture_size(path) == (64, 64, "RGB")
+    with pytest.raises(DataError, match=rf"a\.{kind}': the picture is truncated \("):
+        read_picture(path)
+
+
+def test_large_pictures_are_read_without_a_warning_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    array = pixels(3, (10, 15, 3))
+    path = save(tmp_path / "a.png", array)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 149)
+    np.testing.assert_array_equal(read_picture(path), array)
+    assert picture_size(path) == (10, 15, "RGB")
+    assert not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 74)
+    for look in (read_picture, picture_size):
+        with pytest.raises(
+            DataError, match=r"a\.png': the picture is too large \(150 pixels; Pillow reads 148 at most\)"
+        ):
+            look(path)
+
+
+def test_a_program_may_have_large_pictures_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", pixels(3, (10, 15, 3)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 149)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with pytest.raises(
+            DataError, match=r"a\.png': the picture is too large \(150 pixels; Pillow reads 149 at most\)"
+        ):
+            read_picture(path)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
@@ -332,6 +378,11 @@ def spoil_conflict(folder: Path) -> None:
     (folder / "train" / "甲" / "x.png").write_bytes((folder / "train" / "b" / "05.png").read_bytes())
 
 
+def spoil_twice(folder: Path) -> None:
+    for number, name in (("05", "x"), ("07", "y")):
+        (folder / "train" / "b" / f"{name}.png").write_bytes((folder / "train" / "b" / f"{number}.png").read_bytes())
+
+
 def spoil_single(folder: Path) -> None:
     save(folder / "train" / "c" / "1.png", pixels(77))
 
@@ -348,8 +399,9 @@ def spoil_mode(folder: Path) -> None:
     ("spoil", "message"),
     [
         (spoil_broken, r"train: 1 file cannot be read, such as train/b/03.png: cannot be read as a picture"),
-        (spoil_shared, r"1 picture in more than one part, such as train/b/05.png and test/b/x.png"),
-        (spoil_conflict, r"1 picture in several classes, such as train/b/05.png and train/甲/x.png"),
+        (spoil_shared, r"1 picture is in more than one part, such as train/b/05.png and test/b/x.png"),
+        (spoil_conflict, r"1 picture is in several classes, such as train/b/05.png and train/甲/x.png"),
+        (spoil_twice, r"train: 2 pictures are there more than once, such as train/b/05.png and train/b/x.png$"),
         (spoil_single, r"train: 1 class with fewer than 2 pictures, such as c"),
         (spoil_size, r"train: pictures have 2 sizes"),
         (spoil_mode, r"train: pictures have the modes L, RGB"),

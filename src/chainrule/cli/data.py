@@ -95,8 +95,8 @@ def _part_lines(part: PartReport) -> Iterator[str]:
     yield f"{part.name or 'all'}: {_many(part.pictures, 'picture')}, {_many(len(part.classes), 'class', 'classes')}"
     yield from _listed("size", (f"{h}x{w} ({count:,})" for (h, w), count in _most_first(part.sizes)))
     yield from _listed("mode", (f"{mode} ({count:,})" for mode, count in _most_first(part.modes)))
-    yield f"  mean  {_numbers(part.mean)}"
-    yield f"  std   {_numbers(part.deviation)}"
+    yield from _wrapped(_numbers(part.mean), "  mean  ")
+    yield from _wrapped(_numbers(part.deviation), "  std   ")
     counts = part.classes.values()
     if len(part.classes) > _MOST:
         yield f"  {min(counts):,} to {max(counts):,} pictures in a class"
@@ -105,7 +105,7 @@ def _part_lines(part: PartReport) -> Iterator[str]:
         yield from (f"  {count:>{width},}  {name}" for name, count in part.classes.items())
     if part.broken:
         yield "  cannot be read:"
-        yield from _first(f"    {name}: {why}" for name, why in part.broken.items())
+        yield from _wrapped_first((f"{name}: {why}" for name, why in part.broken.items()), "    ")
     yield from _groups("  more than once", part.duplicates)
 
 
@@ -125,10 +125,15 @@ def _groups(title: str, groups: Sequence[Sequence[str]]) -> Iterator[str]:
     if groups:
         indent = " " * (len(title) - len(title.lstrip()) + 2)
         yield f"{title}:"
-        yield from _first(f"{indent}{' = '.join(files)}" for files in groups)
+        yield from _wrapped_first((" = ".join(files) for files in groups), indent)
 
 
-def _first(lines: Iterable[str], rest: str = "    ... (--json lists all)") -> Iterator[str]:
+def _wrapped_first(items: Iterable[str], indent: str) -> Iterator[str]:
+    for item in _first(items, "... (--json lists all)"):
+        yield from _wrapped(item, indent)
+
+
+def _first(lines: Iterable[str], rest: str) -> Iterator[str]:
     for number, line in enumerate(lines):
         if number == _MOST:
             yield rest

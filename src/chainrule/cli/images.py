@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -13,29 +11,15 @@ from numpy.typing import NDArray
 
 from chainrule.data import Pictures, read_idx
 from chainrule.data.folder import pictures_below
+from chainrule.data.npy import DAMAGE
 from chainrule.data.pictures import Fit, is_picture
 from chainrule.errors import DataError
-from chainrule.files import readable
+from chainrule.files import readable, reason
 
 __all__ = ["pictures_in", "read_images"]
 
 _NPY, _ZIP = b"\x93NUMPY", b"PK"
 _PREFERRED = ("x_test", "x", "images")  # names of the array that is meant, where an archive holds several
-
-# What NumPy raises on a damaged file.
-_DAMAGE = (
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def read_images(path: str) -> NDArray[Any]:
@@ -55,9 +39,7 @@ def read_images(path: str) -> NDArray[Any]:
             if start == _NPY or start.startswith(_ZIP):
                 return _read_numpy(file, path)
     except OSError as error:
-        raise DataError(
-            f"'{readable(path)}': cannot be read ({error.strerror or error}); expected a file of images"
-        ) from error
+        raise DataError(f"'{readable(path)}': cannot be read ({reason(error)}); expected a file of images") from error
     return read_idx(path)
 
 
@@ -67,7 +49,7 @@ def _read_numpy(file: IO[bytes], path: str) -> NDArray[Any]:
         return content if isinstance(content, np.ndarray) else content[_chosen(content.files, path)]
     except DataError:
         raise
-    except _DAMAGE as error:
+    except (*DAMAGE, OSError) as error:
         raise DataError(
             f"'{readable(path)}': the file is truncated, corrupted or holds no plain numbers ({error}); "
             "expected images as numpy.save or numpy.savez writes them"

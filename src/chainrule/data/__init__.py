@@ -9,7 +9,7 @@ from chainrule.data.folder import Pictures, picture_folder, picture_list
 from chainrule.data.idx import fashion_mnist, mnist, read_idx
 from chainrule.data.npy import load_npy
 from chainrule.data.npz import load_npz
-from chainrule.data.parts import PictureParts, picture_folders
+from chainrule.data.parts import PictureParts, picture_folders, picture_lists
 from chainrule.data.pictures import picture_size, read_picture
 from chainrule.data.source import ArraySource, Part, Source
 
@@ -31,6 +31,7 @@ __all__ = [
     "picture_folder",
     "picture_folders",
     "picture_list",
+    "picture_lists",
     "picture_size",
     "read_idx",
     "read_picture",

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from chainrule.data.dataset import Dataset
-from chainrule.data.folder import GREY, class_folders, listed_files, pictures_below
+from chainrule.data.folder import GREY, class_folders, pictures_below
 from chainrule.data.idx import idx_names, mnist
+from chainrule.data.listing import PART_NAMES, Listed, listed_files
 from chainrule.data.look import Entry, Tally, entry_of, tally_array, tally_files
 from chainrule.data.npz import load_npz
 from chainrule.data.parts import part_folders
@@ -81,7 +82,7 @@ class FolderReport:
                 most, *_, least = sorted(part.sizes, key=lambda size: -part.sizes[size])
                 such = " and ".join(f"{size[0]}x{size[1]} ({part.examples[size]})" for size in (most, least))
                 many = f"pictures have {len(part.sizes)} sizes, such as {such}"
-                found.append(f"{where}{many}; training needs a size to bring them to")
+                found.append(f"{where}{many}; training needs a size (--size) to bring them to")
             if len(part.modes) > 1:
                 names = sorted(part.modes)
                 such = " and ".join(part.examples[name] for name in names[:2])
@@ -93,21 +94,26 @@ class FolderReport:
             if part.classes and max(part.classes.values()) > 10 * max(1, min(part.classes.values())):
                 found.append(f"{where}the largest class has more than 10 times the pictures of the smallest")
             if part.duplicates:
-                found.append(f"{where}{_count(len(part.duplicates), 'picture')} there more than once")
+                such = " and ".join(part.duplicates[0][:2])
+                found.append(f"{where}{_pictures_are(part.duplicates)} there more than once, such as {such}")
         classes = [set(part.classes) for part in self.parts]
         if any(names != classes[0] for names in classes[1:]):
             found.append("the parts do not have the same classes")
         if self.shared:
             such = " and ".join(self.shared[0][:2])
-            found.append(f"{_count(len(self.shared), 'picture')} in more than one part, such as {such}")
+            found.append(f"{_pictures_are(self.shared)} in more than one part, such as {such}")
         if self.conflicts:
             such = " and ".join(self.conflicts[0][:2])
-            found.append(f"{_count(len(self.conflicts), 'picture')} in several classes, such as {such}")
+            found.append(f"{_pictures_are(self.conflicts)} in several classes, such as {such}")
         return found
 
 
 def _count(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def _pictures_are(groups: Sequence[Sequence[str]]) -> str:
+    return f"{_count(len(groups), 'picture')} {'is' if len(groups) == 1 else 'are'}"
 
 
 def check_data(path: str | os.PathLike[str], workers: int = 2) -> FolderReport:
@@ -160,8 +166,15 @@ def _part(root: Path, folder: Path, workers: int) -> Tally:
 
 def _listed(path: Path, workers: int) -> FolderReport:
     rows = listed_files(path)
-    entries = [Entry(os.path.join(path.parent, openable(file)), file, kind) for _, file, kind in rows]
-    return _report(path, {"": tally_files(entries, sorted({kind for _, _, kind in rows}), workers)})
+    parts = [part for part in ("", *PART_NAMES) if any(row.part == part for row in rows)]
+    return _report(
+        path, {part: _listed_part(path, [row for row in rows if row.part == part], workers) for part in parts}
+    )
+
+
+def _listed_part(path: Path, rows: Sequence[Listed], workers: int) -> Tally:
+    entries = [Entry(os.path.join(path.parent, openable(row.file)), row.file, row.kind) for row in rows]
+    return tally_files(entries, sorted({row.kind for row in rows}), workers)
 
 
 def _arrays(path: Path, data: Dataset) -> FolderReport:

@@ -27,6 +27,7 @@ from chainrule.files import readable, reason, user_cache_folder
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
+    from urllib.error import HTTPError
 
 __all__ = ["Download", "data_folder", "fetch", "note"]
 
@@ -103,8 +104,8 @@ def fetch(
 
     Raises:
         ConfigError: no such data set.
-        DataError: a file could not be had; the message says of each address what happened.  Or a file is there already
-            and its content is not the published one; it is left as it is.
+        DataError: the folder cannot be made; a file could not be had, where the message says why and `report` was
+            told of each address; or a file is there already and its content is not the published one, and stays.
 
     >>> fetch("cifar")
     Traceback (most recent call last):
@@ -189,9 +190,9 @@ class _Refusal(Exception):
 def _fetch_file(
     file: PublishedFile, folder: Path, bases: Sequence[str], timeout: float, report: Callable[[Download], None]
 ) -> None:
-    failures = []
+    _make_folder(folder)
+    failures: dict[str, str] = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _remove_old_drafts(folder, file)
         for base in bases:
             event = Download(str(folder / f"{file.name}.gz"), f"{base}/{file.name}.gz")
@@ -199,7 +200,7 @@ def _fetch_file(
             try:
                 target = _try(file, folder, event, timeout, report)
             except _Refusal as refusal:
-                failures.append(f"{event.address}: {refusal}")
+                failures[event.address] = str(refusal)
                 report(Download(event.file, event.address, failure=str(refusal)))
             else:
                 size = target.stat().st_size
@@ -207,7 +208,21 @@ def _fetch_file(
                 return
     except OSError as error:
         raise DataError(f"'{readable(folder / file.name)}.gz': cannot be written ({reason(error)})") from None
-    raise DataError(f"'{readable(folder / file.name)}.gz' could not be downloaded ({'; '.join(failures)})")
+    # Each address and its failure has been reported; here each reason stands once.
+    where = next(iter(failures)) if len(failures) == 1 else f"any of {len(failures)} addresses"
+    raise DataError(
+        f"'{readable(folder / file.name)}.gz' could not be downloaded from {where} "
+        f"({'; '.join(dict.fromkeys(failures.values()))}); name a folder that has the files (--data FOLDER), or an "
+        "address that has them in CHAINRULE_DATA_MIRROR"
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = "it is a file" if isinstance(error, FileExistsError) else reason(error)
+        raise DataError(f"'{readable(folder)}': cannot be made ({why}); expected the name of a folder") from None
 
 
 def _try(
@@ -279,7 +294,7 @@ def _answer(address: str, timeout: float) -> HTTPResponse:
         answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
     except HTTPError as error:
         with error:
-            raise _Refusal(f"the server answers {error.code} {error.reason}") from None
+            raise _Refusal(_refused(error)) from None
     except TimeoutError:
         raise _Refusal(f"no answer within {timeout:g} s") from None
     except URLError as error:
@@ -289,6 +304,13 @@ def _answer(address: str, timeout: float) -> HTTPResponse:
     except (OSError, HTTPException, ValueError) as error:
         raise _Refusal(f"no connection ({_words(error)})") from None
     return answer
+
+
+def _refused(error: HTTPError) -> str:
+    """A server's refusal in one line."""
+    if 300 <= error.code < 400 and "infinite loop" in str(error.reason):
+        return f"the server redirects again and again ({error.code})"
+    return " ".join(f"the server answers {error.code} {error.reason}".split())
 
 
 def _announced(answer: HTTPResponse) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Sequence
@@ -11,21 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
+from chainrule.data.listing import Listed, listed_files
 from chainrule.data.pictures import Fit, is_picture, picture_size, read_picture
 from chainrule.data.source import Source
 from chainrule.errors import ConfigError, DataError
 from chainrule.files import openable, readable, reason
 from chainrule.graph.op import Array
 
-__all__ = ["GREY", "Pictures", "class_folders", "listed_files", "picture_folder", "picture_list", "pictures_below"]
+__all__ = ["GREY", "Pictures", "class_folders", "listed_pictures", "picture_folder", "picture_list", "pictures_below"]
 
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 """Pillow's modes without colour."""
 
 _TOGETHER = 64  # headers that a thread reads at once
 _END_BYTES = 1 << 16  # of a file's start and end count for its identity
-_COLUMNS = (("file", "path", "filename", "image"), ("class", "label"))
-"""What the header of a csv file may call its two columns."""
 
 
 class Pictures(Source):
@@ -204,47 +202,34 @@ def picture_list(
         class_names: the classes and their order; by default those found, in the order of their names.
 
     Raises:
-        DataError: the file cannot be read, a column is missing, or a row cannot be understood; the row is named.
+        DataError: the file cannot be read, a column is missing, or a row cannot be understood; the row is named.  Or
+            the list has several parts; see `picture_lists`.
     """
     source = Path(path)
     rows = listed_files(source)
-    names = sorted({kind for _, _, kind in rows}) if class_names is None else list(class_names)
+    if rows[0].part:
+        raise DataError(
+            f"'{readable(source)}' has a column that says which part of the data set a picture is in; expected one "
+            "part, or picture_lists, which reads all of them"
+        )
+    return listed_pictures(source, rows, size, channels, fit, class_names)
+
+
+def listed_pictures(
+    source: Path,
+    rows: Sequence[Listed],
+    size: tuple[int, int] | None,
+    channels: int | None,
+    fit: Fit,
+    class_names: Sequence[str] | None = None,
+) -> Pictures:
+    """Rows of a csv file as pictures; see `picture_list`."""
+    names = sorted({row.kind for row in rows}) if class_names is None else list(class_names)
     numbers = {name: number for number, name in enumerate(names)}
-    for line, _, kind in rows:
-        if kind not in numbers:
-            raise DataError(f"'{readable(source)}', row {line}: the class {kind!r} is none of {', '.join(names)}")
-    files = [os.path.join(source.parent, openable(file)) for _, file, _ in rows]
-    return Pictures(files, [numbers[kind] for _, _, kind in rows], names, size, channels, fit)
-
-
-def listed_files(source: Path) -> list[tuple[int, str, str]]:
-    """Line, file and class of each row of a csv file; see `picture_list`."""
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            places = [_column(header, names, source) for names in _COLUMNS]
-            rows = []
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) <= max(places) or not all(row[place].strip() for place in places) or "\0" in "".join(row):
-                    raise DataError(f"'{readable(source)}', row {reader.line_num}: {row!r} lacks a file or a class")
-                rows.append((reader.line_num, row[places[0]].strip(), row[places[1]].strip()))
-    except OSError as error:
-        raise DataError(f"'{readable(source)}': cannot be read ({reason(error)}); expected a csv file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"'{readable(source)}': cannot be understood ({error}); expected a csv file in UTF-8") from None
-    if not rows:
-        raise DataError(f"'{readable(source)}' lists no pictures")
-    return rows
-
-
-def _column(header: list[str], names: tuple[str, ...], source: Path) -> int:
-    found = [word.strip().lower() for word in header]
-    for name in names:
-        if name in found:
-            return found.index(name)
-    raise DataError(
-        f"'{readable(source)}': the header is {', '.join(header) or 'empty'}; expected a column {' or '.join(names)}"
-    )
+    for row in rows:
+        if row.kind not in numbers:
+            raise DataError(
+                f"'{readable(source)}', row {row.line}: the class {row.kind!r} is none of {', '.join(names)}"
+            )
+    files = [os.path.join(source.parent, openable(row.file)) for row in rows]
+    return Pictures(files, [numbers[row.kind] for row in rows], names, size, channels, fit)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from chainrule.data.dataset import Dataset
 from chainrule.errors import DataError
-from chainrule.files import readable
+from chainrule.files import readable, reason
 
 __all__ = ["fashion_mnist", "idx_names", "mnist", "read_idx"]
 
@@ -91,9 +91,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             f"'{readable(source)}': the gzip stream is corrupted ({error}); expected an intact idx file"
         ) from error
     except OSError as error:
-        raise DataError(
-            f"'{readable(source)}': cannot be read ({error.strerror or error}); expected an idx file"
-        ) from error
+        raise DataError(f"'{readable(source)}': cannot be read ({reason(error)}); expected an idx file") from error
 
 
 def mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:

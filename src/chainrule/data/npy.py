@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,24 @@ from chainrule.data.source import ArraySource
 from chainrule.errors import DataError
 from chainrule.files import readable, reason
 
-__all__ = ["load_npy"]
+__all__ = ["DAMAGE", "load_npy"]
+
+DAMAGE = (
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise on a damaged ``.npy`` or ``.npz`` file, beside an `OSError`."""
 
 _KEPT = (np.dtype(np.uint8), np.dtype(np.float32))
 
@@ -69,7 +91,7 @@ def _mapped(path: Path) -> NDArray[Any]:
     """The array in a file, of which only what is read comes into memory."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (EOFError, MemoryError, OverflowError, SyntaxError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         why = " ".join(str(error).split())
         raise DataError(
             f"'{readable(path)}': the file is truncated, corrupted or holds no plain numbers ({why})"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import lzma
 import math
 import os
-import struct
-import tokenize
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,30 +15,14 @@ from numpy.typing import NDArray
 
 from chainrule.checks import check_inputs, check_labels_sparse, check_same_length
 from chainrule.data.dataset import Dataset
+from chainrule.data.npy import DAMAGE
 from chainrule.errors import DataError
-from chainrule.files import readable
+from chainrule.files import readable, reason
 
 __all__ = ["load_npz"]
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MAX_CLASSES = 100_000  # a larger label is a mistake; ImageNet-21k has 21841 classes
-
-# What zipfile and numpy.lib.format raise on a damaged archive.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-)
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
@@ -94,15 +74,13 @@ def _read_arrays(source: Path) -> dict[str, NDArray[Any]]:
             return {key: _read_array(archive, key, source) for key in _KEYS}
     except DataError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(
             f"'{readable(source)}': the file is truncated, corrupted or not an .npz archive ({error}); "
             f"expected one with the arrays {', '.join(_KEYS)}"
         ) from error
     except OSError as error:
-        raise DataError(
-            f"'{readable(source)}': cannot be read ({error.strerror or error}); expected an .npz archive"
-        ) from error
+        raise DataError(f"'{readable(source)}': cannot be read ({reason(error)}); expected an .npz archive") from error
 
 
 def _check_keys(archive: zipfile.ZipFile, source: Path) -> None:

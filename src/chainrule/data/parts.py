@@ -1,25 +1,18 @@
-"""A data set of pictures whose parts are folders: train, test, and one to validate on."""
+"""A data set of pictures in parts, which are folders or named in a list: train, test, and one to validate on."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from chainrule.data.folder import Pictures, class_folders, picture_folder
+from chainrule.data.folder import Pictures, class_folders, listed_pictures, picture_folder
+from chainrule.data.listing import PART_NAMES, listed_files
 from chainrule.data.pictures import Fit
 from chainrule.errors import DataError
 from chainrule.files import readable
 
-__all__ = ["PictureParts", "part_folders", "picture_folders"]
-
-_NAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-"""What folders of parts are called, in any case."""
+__all__ = ["PictureParts", "part_folders", "picture_folders", "picture_lists"]
 
 
 class PictureParts(NamedTuple):
@@ -55,13 +48,49 @@ def picture_folders(
     train = picture_folder(places["train"], size, channels, fit)
     others: dict[str, Pictures | None] = {"test": None, "validation": None}
     for part in others.keys() & places.keys():
-        others[part] = found = picture_folder(places[part], size, train.shape[2], fit, train.class_names)
-        if found.shape != train.shape:
-            raise DataError(
-                f"'{readable(found.files[0])}' is {found.shape[0]}x{found.shape[1]} pixels, the first training picture "
-                f"{train.shape[0]}x{train.shape[1]}; give a size to bring all of them to"
-            )
+        found = picture_folder(places[part], size, train.shape[2], fit, train.class_names)
+        others[part] = _of_the_same_shape(found, train)
     return PictureParts(train, others["test"], others["validation"])
+
+
+def picture_lists(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    fit: Fit = "cover",
+) -> PictureParts:
+    """The pictures of a csv file as for `picture_list`, whose column ``part`` (or split) says train, val or test.
+
+    Args:
+        path: the csv file; the parts may be called what `picture_folders` accepts.  Without the column all of it is
+            training data.
+        size, channels, fit: as for `picture_folders`.
+
+    Raises:
+        DataError: the list cannot be read or understood, or has no training picture; a part has a class that the
+            training part lacks, or pictures of another size.
+    """
+    source = Path(path)
+    rows = listed_files(source)
+    own = {part: [row for row in rows if (row.part or "train") == part] for part in PART_NAMES}
+    if not own["train"]:
+        raise DataError(f"'{readable(source)}' lists no picture of the part train")
+    train = listed_pictures(source, own["train"], size, channels, fit)
+    others: dict[str, Pictures | None] = {"test": None, "validation": None}
+    for part in others:
+        if own[part]:
+            found = listed_pictures(source, own[part], size, train.shape[2], fit, train.class_names)
+            others[part] = _of_the_same_shape(found, train)
+    return PictureParts(train, others["test"], others["validation"])
+
+
+def _of_the_same_shape(found: Pictures, train: Pictures) -> Pictures:
+    if found.shape != train.shape:
+        raise DataError(
+            f"'{readable(found.files[0])}' is {found.shape[0]}x{found.shape[1]} pixels, the first training picture "
+            f"{train.shape[0]}x{train.shape[1]}; give a size (--size) to bring all of them to"
+        )
+    return found
 
 
 def part_folders(root: Path) -> dict[str, Path]:
@@ -74,7 +103,7 @@ def part_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     rest = []
     for name, place in inside.items():
-        part = next((part for part, names in _NAMES.items() if name.lower() in names), None)
+        part = next((part for part, names in PART_NAMES.items() if name.lower() in names), None)
         if part is None or not _holds_folders(place):
             rest.append(name)
         elif part in found:
@@ -92,7 +121,7 @@ def part_folders(root: Path) -> dict[str, Path]:
             f"'{readable(root)}': beside 'train' lies {rest[0]!r}, which is no part with folders of classes; expected "
             "train, val and test, or folders of classes alone"
         )
-    return {part: found[part] for part in _NAMES if part in found}
+    return {part: found[part] for part in PART_NAMES if part in found}
 
 
 def _holds_folders(folder: Path) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from chainrule.errors import DataError, MissingDependencyError
-from chainrule.files import readable
+from chainrule.files import readable, reason
 from chainrule.graph.op import Array
 
 __all__ = ["SUFFIXES", "Fit", "is_picture", "picture_size", "read_picture", "read_with_mode"]
@@ -23,6 +25,16 @@ Fit: TypeAlias = Literal["cover", "contain", "stretch"]
 _ORIENTATION = 0x0112  # the EXIF tag
 _BITS_PER_SAMPLE = 258  # the TIFF tag
 _GREY_16_AS_I = ("PNG", "PPM")  # what Pillow may open 16-bit files of these formats as
+_SIGNATURES = (
+    ("a JPEG file", b"\xff\xd8"),
+    ("a PNG file", b"\x89PNG"),
+    ("a GIF file", b"GIF8"),
+    ("a BMP file", b"BM"),
+    ("a TIFF file", b"II*\0"),
+    ("a TIFF file", b"MM\0*"),
+    ("a RIFF file, as WebP is,", b"RIFF"),
+)
+_SIGNATURE_BYTES = max(len(signature) for _, signature in _SIGNATURES)
 _WHOLE = 1 << 20  # bytes of a file that is read in one go
 
 
@@ -88,7 +100,8 @@ def read_with_mode(
         except DataError:  # a ValueError too
             raise
         except _damage() as error:
-            raise DataError(f"'{readable(path)}': the picture is damaged ({error})") from None
+            what = "truncated" if "truncated" in str(error).lower() else "damaged"
+            raise DataError(f"'{readable(path)}': the picture is {what} ({error})") from None
     return array.reshape(*array.shape[:2], channels), own
 
 
@@ -109,9 +122,29 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(f"'{readable(path)}': there is no such file") from None
+    except _too_large() as error:
+        raise DataError(f"'{readable(path)}': the picture is too large ({_pixels_and_limit(error)})") from None
     except _damage() as error:
-        reason = getattr(error, "strerror", None) or "it is damaged or no picture"
-        raise DataError(f"'{readable(path)}': cannot be read as a picture ({reason})") from None
+        pillows_own = isinstance(error, OSError) and not error.strerror
+        why = _what_it_is(path) if pillows_own else reason(error)
+        raise DataError(f"'{readable(path)}': cannot be read as a picture ({why})") from None
+
+
+def _pixels_and_limit(error: Exception) -> str:
+    numbers = re.findall(r"\d+", str(error))
+    return f"{numbers[0]} pixels; Pillow reads {numbers[1]} at most" if len(numbers) == 2 else str(error)
+
+
+def _what_it_is(path: str | os.PathLike[str]) -> str:
+    """Why a file is none that Pillow knows, from its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(_SIGNATURE_BYTES)
+    if not start:
+        return "the file is empty"
+    for name, signature in _SIGNATURES:
+        if start.startswith(signature):
+            return f"it starts as {name} and is truncated or damaged"
+    return "it is no picture, or of a kind that Pillow does not know"
 
 
 def _upright(image: Any) -> Any:
@@ -165,8 +198,13 @@ def _fitted(image: Any, size: tuple[int, int], fit: Fit) -> Any:
 
 def _damage() -> tuple[type[Exception], ...]:
     """What Pillow raises on a damaged file."""
+    return (OSError, SyntaxError, ValueError, EOFError, MemoryError, *_too_large())
+
+
+def _too_large() -> tuple[type[Exception], ...]:
+    """What Pillow raises on a picture with more pixels than it reads; the warning only where a program wants that."""
     image = _pillow()
-    return (OSError, SyntaxError, ValueError, EOFError, MemoryError, image.DecompressionBombError)
+    return (image.DecompressionBombError, image.DecompressionBombWarning)
 
 
 def _pillow() -> Any:
@@ -174,4 +212,8 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError as error:
         raise MissingDependencyError("pictures are read by Pillow; install chainrule[pillow]") from error
+    # Pillow warns of half as many pixels as it refuses.  A picture is read or it is not; a program's own choice stays.
+    # The filters belong to the process, so that threads cannot set them for the length of a reading.
+    if not any(kind is Image.DecompressionBombWarning for _, _, kind, *_ in warnings.filters):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     return Image
