@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,3 +197,22 @@ def test_predictions_of_pictures_name_their_files(chainrule: Command, inside: Pa
 def test_one_class_is_refused(refused: Callable[..., str], inside: Path) -> None:
     photos(inside / "one", {"bird": 0})
     assert "has one class, 'bird'; expected two or more" in refused("train", "one")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locale")
+def test_a_chinese_path_is_the_same_in_every_locale(inside: Path) -> None:
+    """A run begun where the system knows no Chinese characters is evaluated where it does, and the other way round."""
+    photos(inside / "图", LIGHTS)
+    plain = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    other = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
+    for first, second, run in ((plain, other, "r"), (other, plain, "s")):
+        words = ["train", "图", "--network", "conv32-dense128", "--epochs", "1", "--quiet", "--run", run]
+        results = [
+            subprocess.run(
+                [sys.executable, "-m", "chainrule", *line], env={**os.environ, **env}, capture_output=True, check=False
+            )
+            for line, env in ((words, first), (["evaluate", run], second), (["evaluate", run, "图"], second))
+        ]
+        assert [(done.returncode, done.stderr) for done in results] == [(0, b"")] * 3
+        assert results[1].stdout == results[2].stdout

@@ -287,7 +287,7 @@ def test_a_loss_that_diverges_is_told(chainrule: Command, shapes: Path) -> None:
     words = "--network conv32-dense128 --optimizer sgd --learning-rate 1e30 --epochs 3 --run r"
     printed = chainrule("train", shapes, *words.split())
     assert printed.status == 1
-    assert "the loss is not finite from step 2 on; the training ends here\n" in printed.err
+    assert "chainrule: warning: the loss is not finite from step 2 on; the training ends here\n" in printed.err
     assert "chainrule: warning: the loss is no longer finite" in printed.err
     assert names(Path("r")) == FILES
 

@@ -42,7 +42,7 @@ def text(name: str, help: str, metavar: str, what: str | None = None) -> Setting
     """A name or path."""
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or not value or "\0" in value:
+        if not isinstance(value, str) or not value or "\0" in value or not _is_text(value):
             raise ConfigError(f"{what or _plain(name)} must be a name, got {value!r}")
         return value
 
@@ -107,6 +107,15 @@ def switch(name: str, help: str) -> Setting:
         return value
 
     return Setting(name, help, check, None, "")
+
+
+def _is_text(value: str) -> bool:
+    """Whether a file could be called so."""
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(name: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any, Literal, cast
 from chainrule.cli.names import unknown
 from chainrule.cli.options import parsed_size
 from chainrule.cli.parts import Data, split_classes
-from chainrule.data import Dataset, digits, fashion_mnist, load_npz, mnist, picture_folders, picture_list
+from chainrule.data import Dataset, digits, fashion_mnist, load_npz, mnist, picture_folders, picture_lists
 from chainrule.data.pictures import Fit
 from chainrule.errors import ConfigError
+from chainrule.files import openable, readable
 
 __all__ = ["DATA_SETS", "DEFAULT_TEST_FRACTION", "FITS", "Source"]
 
@@ -88,7 +89,7 @@ class Source:
         for suffix in ("npz", "csv"):
             if self.data.lower().endswith(f".{suffix}"):
                 return suffix
-        if os.path.isdir(self.data):
+        if os.path.isdir(openable(self.data)):
             return "pictures"
         files = "a folder of pictures, a list of them FILE.csv, or a file FILE.npz"
         raise unknown("data set", self.data, DATA_SETS, f"expected {', '.join(DATA_SETS)}, {files}")
@@ -117,17 +118,17 @@ class Source:
         if kind == "digits":
             return Data.of_arrays(digits(self.test_fraction or DEFAULT_TEST_FRACTION["digits"], self.seed))
         if kind == "npz":
-            return Data.of_arrays(load_npz(self.data))
+            return Data.of_arrays(load_npz(openable(self.data)))
         if kind == "idx":
-            return Data.of_arrays(_FROM_FILES[self.data](self.folder))
+            return Data.of_arrays(_FROM_FILES[self.data](None if self.folder is None else openable(self.folder)))
         return self._pictures(kind, all_to_test)
 
     def _pictures(self, kind: Kind, all_to_test: bool) -> Data:
         size, fit = parsed_size(self.size), cast(Fit, self.fit)
         if kind == "csv":
-            train, test, validation = picture_list(self.data, size, self.channels, fit), None, None
+            train, test, validation = picture_lists(openable(self.data), size, self.channels, fit)
         else:
-            train, test, validation = picture_folders(self.data, size, self.channels, fit)
+            train, test, validation = picture_folders(openable(self.data), size, self.channels, fit)
         whole = Data(self.label, train, test, validation, train.class_names, self.workers)
         if test is not None:
             if self.test_fraction is not None:
@@ -139,7 +140,12 @@ class Source:
 
     def settled(self) -> Source:
         """The same source, found from any folder and with nothing left to a default."""
-        data = self.data if self.data in DATA_SETS else os.path.abspath(self.data)
-        folder = None if self.folder is None else os.path.abspath(self.folder)
+        data = self.data if self.data in DATA_SETS else _absolute(self.data)
+        folder = None if self.folder is None else _absolute(self.folder)
         fraction = self.test_fraction or (DEFAULT_TEST_FRACTION["digits"] if data == "digits" else None)
         return Source(data, folder, self.seed, fraction, self.size, self.channels, self.fit, self.workers)
+
+
+def _absolute(path: str) -> str:
+    """A path from the root, as text that is the same in every locale."""
+    return readable(os.path.abspath(openable(readable(path))))

@@ -86,7 +86,7 @@ class Training:
     def _callbacks(self) -> list[Callback]:
         settings, folder = self.settings, self.run.folder
         watched = "loss" if self.data.validation is None else "val_loss"
-        chain: list[Callback] = [TerminateOnNaN()]
+        chain: list[Callback] = [EndOnNaN()]
         if settings.average is not None:
             chain.append(SwapEMAWeights())
         if settings.schedule == "plateau":
@@ -102,6 +102,13 @@ class Training:
         chain += self.output.callbacks()
         chain.append(Checkpoints(self.run, settings, self._accept_changes))
         return chain
+
+
+class EndOnNaN(TerminateOnNaN):
+    """Says it as the command line says everything."""
+
+    def tell(self, text: str) -> None:
+        warn(text)
 
 
 class Checkpoints(BackupAndRestore):

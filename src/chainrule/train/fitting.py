@@ -93,7 +93,13 @@ class Fitting:
         self.call("on_epoch_end", epoch, logs)
 
     def _held_out(self, epoch: int) -> dict[str, float] | None:
-        """The numbers of what was held out; the running totals of the training stay as they are."""
+        """The numbers of what was held out; the running totals of the training stay as they are.
+
+        None, and no callback hears of it, where nothing was held out or the epoch is not one to validate after.
+        """
+        often = self.params.get("validation_freq")
+        if often is None or (epoch + 1) % often:
+            return None
         totals = [(total, total.numpy()) for tracker in self.trackers() for total in tracker.variables()]
         self.call("on_test_begin")
         try:

@@ -139,10 +139,12 @@ class TerminateOnNaN(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._look()
 
+    def tell(self, text: str) -> None:
+        """Say what a user should know, on standard error."""
+        print(text, file=sys.stderr, flush=True)
+
     def _look(self) -> None:
         if self.step is None and self.model.objective.first_bad_step:
             self.step = self.model.objective.first_bad_step
-            print(
-                f"the loss is not finite from step {self.step} on; the training ends here", file=sys.stderr, flush=True
-            )
+            self.tell(f"the loss is not finite from step {self.step} on; the training ends here")
             self.model.stop_training = True
