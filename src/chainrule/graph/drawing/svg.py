@@ -269,7 +269,8 @@ def _text(
 
 
 def _number(value: float) -> str:
-    text = f"{value:.1f}".removesuffix(".0")
+    # A little more than the value: sums that end in 5 round alike, though Pythons add in different ways.
+    text = f"{value + 1e-6:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
 
 
