@@ -15,9 +15,10 @@ import os
 import statistics
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 from benchmarks.protocol import ROOT
 from benchmarks.report import markdown_table, spread
@@ -205,14 +206,14 @@ def _loop_callbacks(folder: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _native_time() -> Iterator[tuple[Counter[str], Counter[str]]]:
+def _native_time() -> Iterator[tuple[Mapping[str, float], Mapping[str, float]]]:
     """Seconds in calls of native steps by the name of the graph, and the caller's processor time in them."""
     import time
 
     from chainrule.engines.native.executable import Executable
 
-    spent: Counter[str] = Counter()
-    processor: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
+    processor: defaultdict[str, float] = defaultdict(float)
     real = Executable.run_steps
 
     def run_steps(engine: Executable, *arguments: Any) -> int:
@@ -220,14 +221,11 @@ def _native_time() -> Iterator[tuple[Counter[str], Counter[str]]]:
         try:
             return real(engine, *arguments)
         finally:
-            spent[engine.graph.name] += time.perf_counter() - began  # type: ignore[assignment]
-            processor[engine.graph.name] += time.thread_time() - busy  # type: ignore[assignment]
+            spent[engine.graph.name] += time.perf_counter() - began
+            processor[engine.graph.name] += time.thread_time() - busy
 
-    Executable.run_steps = run_steps  # type: ignore[method-assign,assignment]
-    try:
+    with mock.patch.object(Executable, "run_steps", run_steps):
         yield spent, processor
-    finally:
-        Executable.run_steps = real  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

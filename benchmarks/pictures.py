@@ -100,6 +100,7 @@ def _train(job: Job) -> dict[str, Any]:
 
     import chainrule as cr
     from benchmarks.networks import resnet20
+    from chainrule.train.supply import Numbered
 
     class Watch(cr.callbacks.Callback):
         """Takes hold of the feed, which knows how long was waited for it."""
@@ -107,7 +108,8 @@ def _train(job: Job) -> dict[str, Any]:
         feed: Any = None
 
         def on_train_begin(self, logs: Any = None) -> None:
-            self.feed = getattr(self.fitting.supply, "feed")  # noqa: B009
+            assert isinstance(self.fitting.supply, Numbered)
+            self.feed = self.fitting.supply.feed
 
     source = cr.data.picture_folder(job.data, size=(job.size[0], job.size[1]) if job.size else None)
     count = len(source)

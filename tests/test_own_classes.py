@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule import losses, metrics, optimizers
+from chainrule import losses, metrics, optimizers, regularizers
 from chainrule.layers import initializers
+from chainrule.metrics.metric import Totals
 
 
 @pytest.mark.parametrize(
     ("base", "lacks"),
-    [(losses.Loss, "call"), (optimizers.Optimizer, "update"), (initializers.Initializer, "__call__")],
+    [
+        (losses.Loss, "call"),
+        (optimizers.Optimizer, "update"),
+        (initializers.Initializer, "__call__"),
+        (regularizers.Regularizer, "__call__"),
+        (Totals, "result"),
+        (Totals, "update_state"),
+    ],
 )
 def test_what_cannot_do_its_work_cannot_be_made(base: type, lacks: str) -> None:
     own = type("Own", (base,), {"__module__": __name__})

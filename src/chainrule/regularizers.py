@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -13,14 +14,15 @@ from chainrule.graph.tensor import Tensor, as_tensor
 __all__ = ["L1", "L1L2", "L2", "Regularizer", "RegularizerLike", "get_regularizer", "regularizer_config"]
 
 
-class Regularizer:
+class Regularizer(ABC):
     """Base class of the penalties that a layer takes: called with a weight, gives a scalar.
 
     Any function of a tensor serves as well, but a model file can hold these classes only.
     """
 
+    @abstractmethod
     def __call__(self, weight: Any) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no __call__()")
+        """The penalty for a weight."""
 
 
 @dataclass(frozen=True)

@@ -416,3 +416,20 @@ def test_problems_are_named(folder: Path, tmp_path: Path, spoil: Callable[[Path]
     assert check_folder(root).problems() == []
     spoil(root)
     assert any(re.search(message, problem) for problem in check_folder(root).problems())
+
+
+def test_a_source_of_ones_own_is_looked_at_before_a_training() -> None:
+    class Own(cr.data.Source):
+        shape, dtype, labels = (2, 2, 1), np.dtype(np.uint8), np.array([0, 1])
+
+        def read(self, number: int) -> np.ndarray:
+            return np.zeros((2, 2 + number, 1), np.uint8)
+
+        def identity(self, number: int) -> bytes:
+            return bytes([number])
+
+    Own().check()
+    with pytest.raises(
+        DataError, match=r"sample 1 of the source has the shape \(2, 3, 1\); the source says \(2, 2, 1\)"
+    ):
+        Own().part([1]).check()

@@ -60,7 +60,11 @@ _AMOUNTS: Mapping[str, _Kind] = {
     "shear": _Kind(10, 80, "degrees"),
 }
 
-_DIRECTIONS = ("horizontal", "vertical", "both")
+_FLIPS: Mapping[str, Callable[[], Augmentation]] = {
+    "horizontal": lambda: RandomFlip("horizontal"),
+    "vertical": lambda: RandomFlip("vertical"),
+    "both": lambda: RandomFlip("both"),
+}
 
 AUGMENTATIONS = ("flip", *_AMOUNTS)
 """The names; each may be followed by a colon and an amount, ``flip`` by a direction."""
@@ -112,7 +116,7 @@ def augmentations(specs: Sequence[str], white: float, channels: int) -> list[Aug
 
 def _other(spec: str, name: str, amount: str, white: float, channels: int) -> Augmentation:
     if name == "flip":
-        return RandomFlip(known_name("direction of flip", amount or "horizontal", _DIRECTIONS))  # type: ignore[arg-type]
+        return _FLIPS[known_name("direction of flip", amount or "horizontal", _FLIPS)]()
     return _OTHERS[name](_amount(spec, name, amount), white, channels)
 
 

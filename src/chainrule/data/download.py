@@ -299,7 +299,7 @@ def _answer(address: str, timeout: float) -> HTTPResponse:
         raise _Refusal(f"no answer within {timeout:g} s") from None
     except URLError as error:
         late = isinstance(error.reason, TimeoutError)
-        why = error.reason if isinstance(error.reason, str) else reason(error.reason)  # type: ignore[arg-type]
+        why = reason(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
         raise _Refusal(f"no answer within {timeout:g} s" if late else f"no connection ({why})") from None
     except (OSError, HTTPException, ValueError) as error:
         raise _Refusal(f"no connection ({_words(error)})") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from chainrule.errors import DataError
 from chainrule.files import readable, reason
@@ -49,8 +49,7 @@ def listed_files(source: Path) -> list[Listed]:
     """
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
-            lines = _filled(csv.reader(file, strict=True))
-            rows = list(_understood(lines, source))
+            rows = list(_understood(_filled(file), source))
     except OSError as error:
         raise DataError(f"'{readable(source)}': cannot be read ({reason(error)}); expected a csv file") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -60,11 +59,12 @@ def listed_files(source: Path) -> list[Listed]:
     return rows
 
 
-def _filled(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+def _filled(file: TextIO) -> Iterator[tuple[int, list[str]]]:
     """The rows that hold something, with the numbers of their lines."""
+    reader = csv.reader(file, strict=True)
     for row in reader:
         if any(word.strip() for word in row):
-            yield reader.line_num, [word.strip() for word in row]  # type: ignore[attr-defined]
+            yield reader.line_num, [word.strip() for word in row]
 
 
 def _understood(lines: Iterator[tuple[int, list[str]]], source: Path) -> Iterator[Listed]:

@@ -48,8 +48,8 @@ class Source(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def check(self, workers: int = 2, numbers: Array | None = None) -> None:  # noqa: B027
-        """Find out, before a training starts, what can be found out without reading whole samples; by default nothing.
+    def check(self, workers: int = 2, numbers: Array | None = None) -> None:
+        """Find out, before a training starts, what can be found out quickly; by default whether the first sample fits.
 
         Args:
             workers: threads that look.
@@ -58,6 +58,10 @@ class Source(ABC):
         Raises:
             DataError: a sample cannot be read or has another shape; the message names the first such file.
         """
+        first = 0 if numbers is None or not len(numbers) else int(numbers[0])
+        found = np.shape(self.read(first))
+        if found != self.shape:
+            raise DataError(f"sample {first} of the source has the shape {found}; the source says {self.shape}")
 
     def fingerprint(self) -> str:
         """SHA-256 over the identities and labels of all samples, by which a run knows its data again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class _Decisions(Totals):
         self.threshold = float(threshold)
 
     @property
-    def is_scalar(self) -> bool:  # type: ignore[override]
+    def is_scalar(self) -> bool:
         return self.average is not None
 
     def get_config(self) -> dict[str, Any]:
@@ -147,11 +147,14 @@ class ConfusionMatrix(Totals):
     """
 
     default_name = "confusion_matrix"
-    is_scalar: ClassVar[bool] = False
 
     def __init__(self, threshold: float = 0.5, name: str | None = None) -> None:
         super().__init__(name)
         self.threshold = float(threshold)
+
+    @property
+    def is_scalar(self) -> bool:
+        return False
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "threshold": self.threshold}

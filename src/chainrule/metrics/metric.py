@@ -5,6 +5,7 @@ A metric adds to its totals with every batch, at no second pass over the data.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,32 +22,33 @@ __all__ = ["LossMean", "Mean", "Metric", "Totals"]
 _EXACT = np.dtype("float64")
 
 
-class Totals:
+class Totals(ABC):
     """Base class of everything that is summed up over an epoch: named totals, float64, that begin at zero.
 
     Subclasses say in `update_state` what a batch adds (with `add_to`), and in `result` what has come together.
 
     Args:
         name: the name in History and in the progress bar.
-
-    Attributes:
-        is_scalar: whether the result is one number, and so can stand in History.
     """
 
     default_name: ClassVar[str] = "metric"
-    is_scalar: ClassVar[bool] = True
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or self.default_name
         self._totals: dict[str, Variable] = {}
 
+    @property
+    def is_scalar(self) -> bool:
+        """Whether the result is one number, and so can stand in History."""
+        return True
+
+    @abstractmethod
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take a batch into account; where weights are given, each sample counts so many times."""
-        raise NotImplementedError(f"{type(self).__name__} has no update_state()")
 
+    @abstractmethod
     def result(self) -> Any:
         """What has come together so far; NaN before the first batch."""
-        raise NotImplementedError(f"{type(self).__name__} has no result()")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
