@@ -206,7 +206,7 @@ def _loop_callbacks(folder: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _native_time() -> Iterator[tuple[Mapping[str, float], Mapping[str, float]]]:
+def _native_time() -> Iterator[tuple[dict[str, float], dict[str, float]]]:
     """Seconds in calls of native steps by the name of the graph, and the caller's processor time in them."""
     import time
 
