@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from chainrule.graph.graph import CONSTANT, INPUT, Graph
 from chainrule.graph.op import is_own
 from chainrule.graph.tensor import Node
 
-__all__ = ["canonical_text", "source_fingerprint"]
+__all__ = ["canonical_text", "package_fingerprint"]
 
 
 def canonical_text(graph: Graph) -> str | None:
@@ -42,8 +43,12 @@ def _line(node: Node, numbers: Mapping[int, int]) -> str:
     return f"{node.op.name} {inputs} {attrs} {node.specs!r} {node.where}"
 
 
-def source_fingerprint(folder: Path) -> str:
-    """A hash over the Python files below a folder, so that a changed generator finds no old code."""
+@functools.cache
+def package_fingerprint() -> str:
+    """SHA-256 over the package's Python files: what stands for everything that turns a graph into numbers."""
+    import chainrule
+
+    folder = Path(chainrule.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode())

@@ -84,9 +84,6 @@ class _Origin(ABC):
     def open(self, epoch: int, start: int) -> Iterator[Any]:
         """An epoch's batches from a batch number on."""
 
-    def ended(self) -> None:  # noqa: B027
-        """An epoch was read to its end."""
-
     def close(self, items: Iterator[Any]) -> None:
         """Let an iterator go that `open` gave."""
         closing = getattr(items, "close", None)
@@ -99,11 +96,11 @@ class _Once(_Origin):
 
     once = True
 
-    def __init__(self, items: Any) -> None:
+    def __init__(self, items: Iterator[Any]) -> None:
         self._items = items
 
     def open(self, epoch: int, start: int) -> Iterator[Any]:
-        return self._items  # type: ignore[no-any-return]
+        return self._items
 
     def close(self, items: Iterator[Any]) -> None: ...
 
@@ -134,6 +131,7 @@ class _Indexed(_Origin):
         return (self._items[number] for number in range(start, len(self._items)))
 
     def ended(self) -> None:
+        """An epoch was read to its end."""
         assert self._epoch is not None
         self._epoch += 1
         getattr(self._items, "on_epoch_end", lambda: None)()
@@ -279,7 +277,8 @@ class Batches:
                 yield _chunk(group)
             if self.batches is not None and number < self.batches:
                 raise DataError(self._ran_out(position.epoch, number))
-            self._origin.ended()
+            if isinstance(self._origin, _Indexed):
+                self._origin.ended()
         finally:
             self._origin.close(owned)
 

@@ -6,19 +6,17 @@ them, for no bit depends on it.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chainrule.__about__ import __version__
 from chainrule.engines import Engine, Executable
-from chainrule.graph.canonical import canonical_text, source_fingerprint
+from chainrule.graph.canonical import canonical_text, package_fingerprint
 from chainrule.graph.op import Array
 from chainrule.optimizers.schedules import Schedule, described
 from chainrule.random import get_seed
@@ -56,7 +54,7 @@ def facts_of(fitting: Fitting, *, data: bool = True) -> dict[str, Any]:
     engines = fitting.steps.engines()
     return {
         "chainrule": __version__,
-        "source": package_digest(),
+        "source": package_fingerprint(),
         **_versions(),
         **_machine(engines),
         "graph": _graph_digest(engines),
@@ -98,14 +96,6 @@ def fingerprint(feed: Feed) -> str | None:
 def schedule_fact(schedule: Schedule | None) -> str:
     """SHA-256 over a schedule's description; ``"constant"`` where the learning rate is a number."""
     return "constant" if schedule is None else _digest(json.dumps(_plain(described(schedule))))
-
-
-@functools.cache
-def package_digest() -> str:
-    """SHA-256 over the package's Python files."""
-    import chainrule
-
-    return source_fingerprint(Path(chainrule.__file__).parent)
 
 
 def plan_text(engines: Sequence[Engine]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
 import os
 import sys
@@ -12,7 +11,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -35,7 +33,7 @@ from chainrule.engines.native.jit import Library, compile_objects, emit_assembly
 from chainrule.engines.native.platform import host
 from chainrule.engines.native.program import Place, Program
 from chainrule.errors import EngineError, ShapeError
-from chainrule.graph.canonical import canonical_text, source_fingerprint
+from chainrule.graph.canonical import canonical_text, package_fingerprint
 from chainrule.graph.dims import Dim, bind_shape
 from chainrule.graph.graph import Graph
 from chainrule.graph.op import Array
@@ -144,7 +142,7 @@ def compiled(
     canonical = None if cache is None else canonical_text(graph)
     if cache is not None and canonical is not None:
         settings = f"{batch} {options} {tuple(gathered)} {checked} {profile} {target.lanes32}"
-        key = cache_key(f"{_generator_version()}\n{settings}\n{canonical}", target)
+        key = cache_key(f"{package_fingerprint()}\n{settings}\n{canonical}", target)
         entry = cache.load(key)
         if entry is not None:
             return Compiled(Program.from_json(entry.plan), entry.objects)
@@ -164,14 +162,6 @@ def compiled(
     if cache is not None and key:
         cache.store(key, program.to_json(), objects)
     return Compiled(program, objects)
-
-
-@functools.cache
-def _generator_version() -> str:
-    """What stands for everything that turns a graph into code."""
-    import chainrule
-
-    return source_fingerprint(Path(chainrule.__file__).parent)
 
 
 class Executable:
