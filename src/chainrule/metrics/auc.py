@@ -56,7 +56,8 @@ class AUC(Totals):
         self.curve: Literal["ROC", "PR"] = curve
         self.num_thresholds, self.from_logits = num_thresholds, bool(from_logits)
         inner = np.arange(1, num_thresholds - 1) / (num_thresholds - 1)
-        self._thresholds = np.array([-1e-7, *inner, 1 + 1e-7])
+        self._thresholds = {"float64": np.array([-1e-7, *inner, 1 + 1e-7])}
+        self._thresholds["float32"] = _rounded_down(self._thresholds["float64"])
 
     def get_config(self) -> dict[str, Any]:
         own = {"curve": self.curve, "num_thresholds": self.num_thresholds, "from_logits": self.from_logits}
@@ -67,19 +68,31 @@ class AUC(Totals):
         classes = class_count(score)
         if self.from_logits:
             score = ops.sigmoid(score) if classes == 1 else ops.softmax(score)
-        if classes == 1:
-            true = ops.reshape(ops.cast(as_tensor(y_true), "float64"), (-1, 1))
-        else:
-            true = ops.reshape(ops.one_hot(class_numbers(y_true, score), classes, "float64"), (-1, classes))
-        weight: Any = 1.0
-        if sample_weight is not None:
-            weight = ops.expand_dims(ops.cast(as_tensor(sample_weight), "float64"), -1)
+        if score.dtype != np.float32:
+            score = ops.cast(score, "float64")
         # A sum is stored before it is compared with each threshold: the quotients of a softmax are taken once.
-        flat = ops.sum(ops.reshape(ops.cast(score, "float64"), (-1, classes, 1)), axis=-1)
-        above = ops.cast(ops.expand_dims(flat, -1) > tensor(self._thresholds), "float64")
-        for name, marks in (("hits", true * weight), ("false", (1 - true) * weight)):
-            self.add_to(name, _over_samples(marks, above))
-            self.add_to(f"{name} in all", ops.sum(marks, axis=0))
+        flat = ops.sum(ops.reshape(score, (-1, classes, 1)), axis=-1)
+        # Without weights, a batch's counts are whole numbers, which float32 holds exactly.
+        exact = "float32" if sample_weight is None and classes > 1 else "float64"
+        if classes == 1:
+            own, true = flat, ops.reshape(ops.cast(as_tensor(y_true), exact), (-1, 1))
+        else:
+            numbers = class_numbers(y_true, score)
+            own = ops.sum(ops.where(ops.one_hot(numbers, classes, "bool"), flat, 0.0), axis=-1, keepdims=True)
+            true = ops.reshape(ops.one_hot(numbers, classes, exact), (-1, classes))
+        untrue, above = 1 - true, self._above(ops.expand_dims(flat, -1), exact)
+        if sample_weight is not None:
+            weight = ops.expand_dims(ops.cast(as_tensor(sample_weight), exact), -1)
+            true, untrue, above = true * weight, untrue * weight, above * ops.expand_dims(weight, -1)
+        hits = ops.matmul(ops.transpose(true, (1, 0)), self._above(own, exact))
+        self.add_to("hits", hits)
+        self.add_to("false", ops.sum(above, axis=0) - hits)
+        self.add_to("hits in all", ops.sum(true, axis=0))
+        self.add_to("false in all", ops.sum(untrue, axis=0))
+
+    def _above(self, scores: Tensor, dtype: str) -> Tensor:
+        """1 where a score, whose last axis has size 1, lies above each threshold."""
+        return ops.cast(scores > tensor(self._thresholds[scores.dtype.name]), dtype)
 
     def result(self) -> float:
         """The area in [0, 1]; NaN before there are samples of both kinds."""
@@ -105,6 +118,7 @@ class AUC(Totals):
         return found
 
 
-def _over_samples(marks: Tensor, above: Tensor) -> Tensor:
-    """``sum_n marks[n, k] above[n, k, t]``."""
-    return ops.sum(ops.expand_dims(marks, -1) * above, axis=0)
+def _rounded_down(numbers: Array) -> Array:
+    """The largest float32 numbers that are not above them: a float32 score exceeds the one where it does the other."""
+    near = numbers.astype(np.float32)
+    return np.where(near > numbers, np.nextafter(near, np.float32(-np.inf)), near)

@@ -109,7 +109,7 @@ class ProgressBar(_Timed):
     The line has as many parts as the terminal has room for.  Where there is no terminal, it is `EpochLines`.
     """
 
-    interval = 0.1
+    interval = 0.2
 
     def on_train_begin(self, logs: Logs = None) -> None:
         from rich.console import Console

@@ -90,35 +90,38 @@ class _Loops:
 
             self.f.loop(low, high, turn)
             return
-        lanes = self._usable_lanes(axis, low, high)
-        middle: Index = low
-        if lanes > 1:
-            count = self.f.sub(high, low)
+        start, widths = low, self._widths(axis, low, high)
+        for lanes in widths:
+            count = self.f.sub(high, start)
             whole = count // lanes * lanes if isinstance(count, int) else self._down(count, lanes)
-            middle = self.f.add(low, whole)
-            self._last(axis, low, middle, lanes)
-        if not ends_whole(self.nest, position, lanes) and not (
-            isinstance(middle, int) and isinstance(high, int) and middle >= high
+            middle = self.f.add(start, whole)
+            self._last(axis, start, middle, lanes)
+            start = middle
+        if not ends_whole(self.nest, position, min(widths, default=1)) and not (
+            isinstance(start, int) and isinstance(high, int) and start >= high
         ):
-            self._last(axis, middle, high, 1)
+            self._last(axis, start, high, 1)
 
     def _down(self, count: Value, lanes: int) -> Value:
         return self.f.let(I64, f"and i64 {self.f.index(count).text}, {-lanes}")
 
-    def _usable_lanes(self, axis: Variable, low: Index, high: Index) -> int:
+    def _widths(self, axis: Variable, low: Index, high: Index) -> list[int]:
+        """How many lanes are computed at once: so many while the range lasts, then fewer; nothing for one by one."""
         if self._mostly_scattered(axis) or self._folds_differ(axis):
-            return 1
-        lanes = self._wanted
-        if any(node.op == "fold" for node in self.values.nodes):
-            # Several registers at once: a fold waits for its own last turn, several go on side by side.
-            lanes *= FOLDED_REGISTERS
-            extent = axis_size(axis)
-            while lanes > self._wanted and (not isinstance(extent, int) or extent % lanes):
-                lanes //= 2
+            return []
+        wanted, extent = self._wanted, axis_size(axis)
         if isinstance(low, int) and isinstance(high, int):
-            while lanes > 1 and high - low < lanes:
-                lanes //= 2
-        return lanes
+            while wanted > 1 and wanted > high - low:
+                wanted //= 2
+        if wanted == 1:
+            return []
+        if isinstance(extent, int) and any(node.op == "fold" for node in self.values.nodes):
+            # Several registers at once: a fold waits for its own last turn, several go on side by side.
+            several = [count * wanted for count in (FOLDED_REGISTERS, FOLDED_REGISTERS // 2)]
+            several = [lanes for lanes in several if lanes <= extent]
+            even = [lanes for lanes in several if extent % lanes == 0]
+            return even[:1] or [*several[:1], wanted]
+        return [wanted]
 
     def _folds_differ(self, axis: Variable) -> bool:
         """Whether the length of some fold depends on the axis, so that lanes would leave it at different times."""
