@@ -110,6 +110,7 @@ def test_sparse_labels_that_are_refused(y: Any, words: str) -> None:
     ),
     st.integers(1, 6),
 )
+@pytest.mark.slow
 def test_sparse_labels_are_classes_or_a_data_error(y: NDArray[Any], classes: int) -> None:
     try:
         labels = check_labels_sparse(y, classes, name="y")

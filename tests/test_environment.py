@@ -145,6 +145,7 @@ def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.status == 2
 
 
+@pytest.mark.slow
 def test_an_old_python_is_told_so(tmp_path: Path) -> None:
     pretend = (
         "import runpy, sys; sys.version_info = (3, 10, 1); sys.version = '3.10.1 (main)'; "
@@ -166,6 +167,7 @@ def test_only_releases_of_pyenv_are_taken(tmp_path: Path, monkeypatch: pytest.Mo
     assert folders == ["3.13.10", "3.13.2"]
 
 
+@pytest.mark.slow
 def test_an_interpreter_of_another_version_is_not_used() -> None:
     this = Path(sys.executable)
     assert environment.is_usable(this, "{}.{}".format(*sys.version_info))

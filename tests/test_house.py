@@ -98,12 +98,14 @@ def test_the_build_backend_is_pinned_once_and_for_all() -> None:
 # --- The import ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_import_leaves_heavy_packages_alone() -> None:
     printed = fresh_python("-c", "import chainrule, json, sys; print(json.dumps([*sys.modules]))")
     loaded = {name.partition(".")[0] for name in json.loads(printed)}
     assert loaded.isdisjoint(LATE_IMPORTS)
 
 
+@pytest.mark.slow
 def test_import_gives_no_warning() -> None:
     fresh_python("-W", "error", "-c", "import chainrule")
 
@@ -118,6 +120,7 @@ print(middle - start, perf_counter() - start)
 """
 
 
+@pytest.mark.slow
 def test_import_is_fast() -> None:
     seconds: list[float] = []
     # One fast run is proof: a busy machine can make an import slow, but never fast.
@@ -162,12 +165,14 @@ def repository_texts() -> dict[str, str]:
     return texts
 
 
+@pytest.mark.slow
 def test_no_file_names_a_path_of_one_machine() -> None:
     machine_path = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users)/")
     naming = [name for name, text in repository_texts().items() if machine_path.search(text)]
     assert naming == []
 
 
+@pytest.mark.slow
 def test_environment_variables_are_documented() -> None:
     variable = re.compile(r"\bCHAINRULE_[A-Z][A-Z0-9_]*")
     readers = ("src/", "tests/", "tools/", ".ci/", "Makefile")

@@ -43,6 +43,7 @@ def decided(scores: Array) -> Array:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), samples=st.integers(3, 60), classes=st.integers(1, 5), weighted=st.booleans())
 @pytest.mark.parametrize("average", ["macro", "micro", "weighted", None])
+@pytest.mark.slow
 def test_precision_recall_and_f1(seed: int, samples: int, classes: int, weighted: bool, average: Any) -> None:
     labels, scores, weights = sample(seed, samples, classes)
     given_weights = weights if weighted else None
@@ -58,6 +59,7 @@ def test_precision_recall_and_f1(seed: int, samples: int, classes: int, weighted
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), samples=st.integers(3, 60), classes=st.integers(1, 5))
+@pytest.mark.slow
 def test_confusion_matrix(seed: int, samples: int, classes: int) -> None:
     labels, scores, _ = sample(seed, samples, classes)
     wanted = reference.confusion_matrix(labels.reshape(-1), decided(scores), labels=range(max(2, classes)))
@@ -68,6 +70,7 @@ def test_confusion_matrix(seed: int, samples: int, classes: int) -> None:
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), samples=st.integers(20, 200), classes=st.integers(1, 4), weighted=st.booleans())
+@pytest.mark.slow
 def test_auc(seed: int, samples: int, classes: int, weighted: bool) -> None:
     labels, scores, weights = sample(seed, samples, classes)
     given_weights = weights if weighted else None
@@ -86,6 +89,7 @@ def test_auc(seed: int, samples: int, classes: int, weighted: bool) -> None:
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 6), one_hot=st.booleans())
+@pytest.mark.slow
 def test_top_k(seed: int, k: int, one_hot: bool) -> None:
     labels, scores, _ = sample(seed, 40, 5)
     wanted = reference.top_k_accuracy_score(labels, scores, k=min(k, 4), labels=range(5)) if k < 5 else 1.0
@@ -106,6 +110,7 @@ def test_errors_of_values() -> None:
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
+@pytest.mark.slow
 def test_all_of_them_in_fit(engine: str) -> None:
     """In the step, at no second pass: the numbers of `fit` without learning are those of `evaluate` and of a batch."""
     labels, scores, _ = sample(4, 50, 3)
@@ -140,6 +145,7 @@ def test_all_of_them_in_fit(engine: str) -> None:
     np.testing.assert_array_equal(counts, reference.confusion_matrix(labels, decided(scores)))
 
 
+@pytest.mark.slow
 def test_weights_count_in_weighted_metrics_only() -> None:
     labels, scores, weights = sample(4, 50, 3)
     model = cr.Sequential([cr.Input((3,)), cr.layers.Dense(3)])

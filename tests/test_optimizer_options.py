@@ -139,6 +139,7 @@ def test_averages() -> None:
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch(engine: str) -> None:
     """Dropout too: rows are counted through the group.  The last group of an epoch has fewer batches."""
     x = rng().normal(size=(44, 6)).astype(np.float64)

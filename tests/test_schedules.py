@@ -75,6 +75,7 @@ FORMULAS: dict[str, tuple[s.Schedule, Callable[[int], float]]] = {
 
 @pytest.mark.parametrize("name", FORMULAS)
 @given(step=STEPS)
+@pytest.mark.slow
 def test_formula(name: str, step: int) -> None:
     schedule, formula = FORMULAS[name]
     assert schedule(step) == pytest.approx(formula(step), rel=1e-9, abs=1e-12)
@@ -82,6 +83,7 @@ def test_formula(name: str, step: int) -> None:
 
 @pytest.mark.parametrize("name", FORMULAS)
 @given(first=st.integers(0, 3000), count=st.integers(1, 200))
+@pytest.mark.slow
 def test_many_steps_at_once_are_the_same_bits(name: str, first: int, count: int) -> None:
     schedule = FORMULAS[name][0]
     together = schedule.rates(np.arange(first, first + count, dtype=np.float64))
@@ -134,6 +136,7 @@ def test_an_optimizer_follows_its_schedule_eagerly() -> None:
 
 
 @pytest.mark.parametrize("batch_callback", [False, True])
+@pytest.mark.slow
 def test_fit_gives_every_step_its_rate(batch_callback: bool) -> None:
     """The weight falls by the rate at each step, whatever number of steps a call has."""
 

@@ -83,6 +83,7 @@ def test_one_input_may_be_asked_for_twice() -> None:
 
 
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=6))
+@pytest.mark.slow
 def test_broadcast_operands_get_the_sum_over_their_copies(numbers: list[float]) -> None:
     row, column = leaf(numbers), leaf(np.reshape(numbers, (-1, 1)))
     found = cr.gradients((row * column).sum(), [row, column])
@@ -91,6 +92,7 @@ def test_broadcast_operands_get_the_sum_over_their_copies(numbers: list[float]) 
     np.testing.assert_allclose(values(found)[1], [[total]] * len(numbers), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_chain_of_thousands_needs_no_recursion() -> None:
     x = leaf(1.0)
     y = x
@@ -349,6 +351,7 @@ def test_traced_derivatives_to_third_order(function: Function, expected: list[Ca
 
 
 @given(x=st.floats(-3, 3))
+@pytest.mark.slow
 def test_nested_gradients_do_not_confuse_their_variables(x: float) -> None:
     inner = cr.grad(lambda x: x * cr.grad(lambda y: x + y)(x))
     assert inner(x).item() == 1.0
@@ -517,6 +520,7 @@ def test_traced_gradients_equal_eager_ones_bit_for_bit(symbolic: bool) -> None:
         assert got.tobytes() == expected.numpy().tobytes()
 
 
+@pytest.mark.slow
 def test_traced_second_order_equals_eager_bit_for_bit() -> None:
     def penalty(x: Any, kernel: Any, gamma: Any, beta: Any, dense: Any) -> Any:
         slope = cr.grad(lambda k: network(x, k, gamma, beta, dense))(kernel)

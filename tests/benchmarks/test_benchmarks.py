@@ -167,6 +167,7 @@ def echo(tmp_path: Path) -> Iterator[Worker]:
         yield alive[0]
 
 
+@pytest.mark.slow
 def test_a_worker_answers_although_libraries_print(echo: Worker) -> None:
     assert echo.ask("prepare", "good")["losses"] == [2.0, 1.5]
     assert echo.ask("run", "good") == {"seconds": pytest.approx(0.004)}
@@ -175,18 +176,21 @@ def test_a_worker_answers_although_libraries_print(echo: Worker) -> None:
     assert echo.processor_seconds() >= 0
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_a_variant_that_the_machine_lacks_something_for(echo: Worker) -> None:
     with pytest.raises(Unavailable, match=r"^MissingCompiler: no compiler$"):
         echo.ask("prepare", "impossible")
     assert echo.ask("prepare", "good")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_named(echo: Worker) -> None:
     echo.ask("prepare", "dies")
     with pytest.raises(WorkerError, match=f"{ECHO} ended with status 3 when asked to run 'dies'"):
         echo.ask("run", "dies")
 
 
+@pytest.mark.slow
 def test_any_other_failure_ends_the_worker_with_its_traceback(echo: Worker) -> None:
     with pytest.raises(WorkerError, match=r"status 1 .*\n(.*\n)*Traceback(.*\n)*RuntimeError: a mistake in its making"):
         echo.ask("prepare", "wrong")
@@ -212,6 +216,7 @@ def no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_peak")
+@pytest.mark.slow
 def test_what_the_machine_lacks_stops_no_other_row(tmp_path: Path) -> None:
     (group,) = measure(plan_of(Peer("echo", ECHO, ("impossible", "good")), log=tmp_path / "log"))
     assert group.rows["echo impossible"].error == "MissingCompiler: no compiler"
@@ -230,11 +235,13 @@ def test_what_the_machine_lacks_stops_no_other_row(tmp_path: Path) -> None:
         ("dies", "status 3"),
     ],
 )
+@pytest.mark.slow
 def test_a_failing_run_ends_the_benchmark(variant: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=reason):
         measure(plan_of(Peer("echo", ECHO, ("good", variant)), log=tmp_path / "log"))
 
 
+@pytest.mark.slow
 def test_chainrules_own_failure_ends_the_benchmark_with_its_traceback(tmp_path: Path) -> None:
     arguments = ["steps", "--only", OURS, "--nets", SMALL.network, "--batches", "8", "--threads", "1", "--steps", "4"]
     rest = ["--processes", "1", "--rounds", "1", "--env", "CHAINRULE_ENGINE=none", "--out", str(tmp_path)]
@@ -260,6 +267,7 @@ def test_fresh_processes_tell_what_is_lacking_from_failures(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("no_peak")
+@pytest.mark.slow
 def test_every_round_is_one_reading(tmp_path: Path) -> None:
     (group,) = measure(plan_of(Peer("echo", ECHO, ("good", "better")), log=tmp_path / "log"))
     assert group.rows["echo good"].milliseconds == pytest.approx([1.0] * 6)

@@ -218,6 +218,7 @@ def change(path: Path, damage: Callable[[bytes], bytes]) -> Path:
     ids=["empty", "header cut", "one byte short", "weights changed", "shifted", "noise", "unknown layer"],
 )
 @pytest.mark.parametrize("command", ["evaluate", "predict", "summary"])
+@pytest.mark.slow
 def test_a_damaged_model_file(
     refused: Refused, digits_run: Path, command: str, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -246,6 +247,7 @@ def test_a_model_with_several_inputs(refused: Refused, shapes: Path) -> None:
     assert "has several inputs" in refused("evaluate", "two.safetensors", shapes)
 
 
+@pytest.mark.slow
 def test_results_are_strict_json(chainrule: Command, shapes: Path) -> None:
     words = "--network conv32-dense128 --optimizer sgd --learning-rate 1e30 --epochs 2 --quiet --run r"
     chainrule("train", shapes, *words.split())

@@ -73,6 +73,7 @@ def test_a_sound_folder(chainrule: Command, photos: Path) -> None:
     assert printed.out == SOUND.format(*numbers)
 
 
+@pytest.mark.slow
 def test_problems_give_status_1_and_are_named(
     chainrule: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str, change: Any, when: Any = l
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, "conv2d/kernel", lambda value: value * 1.0001)
     found = outcome("gradients")
@@ -109,6 +110,7 @@ def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("change", [lambda v: v + 0.01, lambda v: v * np.nan])
+@pytest.mark.slow
 def test_a_native_step_that_differs_is_found(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     spoil(monkeypatch, "dense/kernel", change)
     found = outcome("engines")
@@ -117,6 +119,7 @@ def test_a_native_step_that_differs_is_found(monkeypatch: pytest.MonkeyPatch, ch
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_bits_that_depend_on_threads_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def last_bit(value: Any) -> Any:
         value.view(np.uint32).ravel()[0] ^= 1
@@ -129,6 +132,7 @@ def test_bits_that_depend_on_threads_are_found(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_model_that_comes_back_as_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(path: Any) -> Any:
         model = cr.load_model(path)
@@ -168,6 +172,7 @@ def test_what_raises_is_told_and_the_rest_goes_on(chainrule: Command, monkeypatc
         ("CHAINRULE_CACHE_SIZE", "x", "cache"),
     ],
 )
+@pytest.mark.slow
 def test_variables_that_cannot_be_are_told(
     chainrule: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str, where: str
 ) -> None:

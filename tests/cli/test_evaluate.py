@@ -25,6 +25,7 @@ def json_of(chainrule: Command, *words: object) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_a_run_is_tested_on_its_own_split(chainrule: Command, digits_run: Path) -> None:
     result = json.loads((digits_run / "result.json").read_text())
     printed = chainrule("evaluate", digits_run)
@@ -34,6 +35,7 @@ def test_a_run_is_tested_on_its_own_split(chainrule: Command, digits_run: Path) 
     assert len([line for line in printed.out.splitlines() if line.startswith("  ")]) == 10
 
 
+@pytest.mark.slow
 def test_json(chainrule: Command, digits_run: Path) -> None:
     found = json_of(chainrule, digits_run)
     assert found["data"] == "digits"
@@ -43,6 +45,7 @@ def test_json(chainrule: Command, digits_run: Path) -> None:
     assert sum(entry["samples"] for entry in found["classes"]) == found["samples"] == 1528
 
 
+@pytest.mark.slow
 def test_a_model_file_needs_a_data_set(chainrule: Command, refused: Callable[..., str], digits_run: Path) -> None:
     model = digits_run / "model.safetensors"
     assert "name one, for example: chainrule evaluate model.safetensors digits" in refused("evaluate", model)
@@ -51,6 +54,7 @@ def test_a_model_file_needs_a_data_set(chainrule: Command, refused: Callable[...
     assert json_of(chainrule, model, "digits")["samples"] == 450
 
 
+@pytest.mark.slow
 def test_another_data_set_for_a_run(chainrule: Command, refused: Callable[..., str], digits_run: Path) -> None:
     x, y = shapes_images(12, 0)
     np.savez("other.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -81,6 +85,7 @@ def test_changed_data_are_told(chainrule: Command, shapes: Path) -> None:
     assert printed.err.startswith(f"chainrule: warning: the data set {shapes} has changed since the run")
 
 
+@pytest.mark.slow
 def test_labels_that_the_model_does_not_know(chainrule: Command, refused: Callable[..., str], shapes: Path) -> None:
     chainrule("train", shapes, "--epochs", 1, "--run", "r")
     message = refused("evaluate", "r", "digits")
@@ -103,6 +108,7 @@ def saved(path: str, units: int, activation: str | None, loss: Any) -> str:
 LOGITS = cr.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.mark.slow
 def test_logits_and_probabilities_are_told_apart(chainrule: Command, shapes: Path) -> None:
     models = {
         "softmax": saved("a.safetensors", 3, "softmax", "sparse_categorical_crossentropy"),
@@ -118,6 +124,7 @@ def test_logits_and_probabilities_are_told_apart(chainrule: Command, shapes: Pat
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.slow
 def test_a_single_output_is_two_classes(chainrule: Command, from_logits: bool) -> None:
     x, y = shapes_images(30, 0)
     x, y = x[y < 2], y[y < 2]

@@ -79,6 +79,7 @@ def test_too_little_memory_is_an_error(refused: Callable[..., str], monkeypatch:
     assert "not enough memory (cannot allocate 9 TiB)" in refused("train", *SHORT)
 
 
+@pytest.mark.slow
 def test_ctrl_c_outside_training(chainrule: Command, monkeypatch: pytest.MonkeyPatch, inside: Path) -> None:
     def press(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -92,11 +93,13 @@ def test_ctrl_c_outside_training(chainrule: Command, monkeypatch: pytest.MonkeyP
 # -- as a process of its own -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command() -> None:
     done = subprocess_of("--version")
     assert (done.returncode, done.stdout.decode().split()) == (0, ["chainrule", __version__])
 
 
+@pytest.mark.slow
 def test_an_error_has_no_traceback(inside: Path) -> None:
     done = subprocess_of("train", "mnist", "--data", "nowhere")
     assert done.returncode == 2
@@ -105,6 +108,7 @@ def test_an_error_has_no_traceback(inside: Path) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.slow
 def test_debugging_shows_the_traceback() -> None:
     done = subprocess_of("train", "cifar", CHAINRULE_DEBUG="1")
     assert done.returncode == 1
@@ -125,6 +129,7 @@ def test_a_reader_that_goes_away_is_no_error(digits_run: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.slow
 def test_a_full_disk_is_an_error() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(

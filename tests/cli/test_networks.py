@@ -101,6 +101,7 @@ def test_chains_of_convolutions(name: str) -> None:
     assert model.count_params() == convolutions + 4 * sum(filters) + dense
 
 
+@pytest.mark.slow
 def test_resnet20_has_twenty_layers_and_the_papers_weights() -> None:
     model = resnet20((32, 32, 3), 10)
     kernels = [weight for weight in model.weights if weight.name.endswith("/kernel")]
@@ -147,6 +148,7 @@ def test_resnet20_computes_what_its_formula_says(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", SMALLEST)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), channels=st.sampled_from([1, 3]))
 @settings(deadline=None, max_examples=15)
+@pytest.mark.slow
 def test_any_size_works_or_is_named(name: str, height: int, width: int, channels: int) -> None:
     network = get_network(name)
     if min(height, width) >= SMALLEST[name]:

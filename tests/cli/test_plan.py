@@ -34,6 +34,7 @@ def of_digits() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_table_tells_what_the_object_does(chainrule: Command, of_digits: dict[str, Any]) -> None:
     printed = chainrule("plan", "digits")
     assert (printed.status, printed.err) == (0, "")
@@ -80,6 +81,7 @@ def test_it_is_the_plan_that_fit_runs(of_digits: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 69, 80])
+@pytest.mark.slow
 def test_the_table_fits_the_terminal(chainrule: Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     printed = chainrule("plan", "conv32-dense128", "--batch-size", 8)
@@ -105,6 +107,7 @@ def test_every_level(chainrule: Command) -> None:
         assert sign in printed.out
 
 
+@pytest.mark.slow
 def test_a_run_is_planned_with_its_own_batch_size_and_a_model_file_without(
     chainrule: Command, digits_run: Path
 ) -> None:

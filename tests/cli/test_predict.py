@@ -14,7 +14,11 @@ import chainrule as cr
 from chainrule.data import digits, fashion_mnist
 from tests.cli.support import Command, idx_bytes
 
-IMAGES = digits(0.85, 0).x_test[:5]
+
+@pytest.fixture(scope="module")
+def five() -> np.ndarray:
+    """Images of the test part."""
+    return digits(0.85, 0).x_test[:5]
 
 
 def lines(chainrule: Command, *words: object) -> list[list[str]]:
@@ -24,18 +28,19 @@ def lines(chainrule: Command, *words: object) -> list[list[str]]:
 
 
 @pytest.fixture
-def expected(digits_run: Path) -> list[list[str]]:
+def expected(digits_run: Path, five: np.ndarray) -> list[list[str]]:
     """The lines for the five images."""
-    probabilities = cr.load_model(digits_run / "model.safetensors").predict(IMAGES)
+    probabilities = cr.load_model(digits_run / "model.safetensors").predict(five)
     return [[str(i), str(row.argmax()), f"{row.max():.4f}"] for i, row in enumerate(probabilities)]
 
 
 @pytest.mark.parametrize("grey", [False, True], ids=["with channel", "grey"])
 @pytest.mark.parametrize("kind", ["npy", "npz", "idx", "idx.gz"])
+@pytest.mark.slow
 def test_files_of_images(
-    chainrule: Command, digits_run: Path, expected: list[list[str]], kind: str, grey: bool
+    chainrule: Command, digits_run: Path, five: np.ndarray, expected: list[list[str]], kind: str, grey: bool
 ) -> None:
-    images = IMAGES[..., 0] if grey else IMAGES
+    images = five[..., 0] if grey else five
     path = Path(f"图像.{kind}")
     if kind == "npy":
         np.save(path, images)
@@ -47,17 +52,22 @@ def test_files_of_images(
     assert lines(chainrule, digits_run, path) == expected
 
 
-@pytest.mark.parametrize("image", [IMAGES[0], IMAGES[0, ..., 0]], ids=["with channel", "grey"])
-def test_a_single_image(chainrule: Command, digits_run: Path, expected: list[list[str]], image: np.ndarray) -> None:
-    np.save("one.npy", image)
+@pytest.mark.parametrize("grey", [False, True], ids=["with channel", "grey"])
+def test_a_single_image(
+    chainrule: Command, digits_run: Path, five: np.ndarray, expected: list[list[str]], grey: bool
+) -> None:
+    np.save("one.npy", five[0, ..., 0] if grey else five[0])
     assert lines(chainrule, digits_run, "one.npy") == expected[:1]
 
 
-def test_the_images_of_a_data_set_file(chainrule: Command, digits_run: Path, expected: list[list[str]]) -> None:
-    np.savez("set.npz", x_train=IMAGES[:1], x_test=IMAGES)
+def test_the_images_of_a_data_set_file(
+    chainrule: Command, digits_run: Path, five: np.ndarray, expected: list[list[str]]
+) -> None:
+    np.savez("set.npz", x_train=five[:1], x_test=five)
     assert lines(chainrule, digits_run, "set.npz", "--limit", 2) == expected[:2]
 
 
+@pytest.mark.slow
 def test_the_test_part_of_a_data_set(chainrule: Command, digits_run: Path, expected: list[list[str]]) -> None:
     model = digits_run / "model.safetensors"
     assert lines(chainrule, digits_run, "--limit", 5) == expected
@@ -75,14 +85,14 @@ def test_a_folder_of_images(chainrule: Command, mnist_folder: Path) -> None:
     assert lines(chainrule, "r", "one.npy")[0][1] in fashion_mnist(mnist_folder).class_names
 
 
-def test_all_probabilities_as_a_table(chainrule: Command, digits_run: Path) -> None:
-    np.save("images.npy", IMAGES)
+def test_all_probabilities_as_a_table(chainrule: Command, digits_run: Path, five: np.ndarray) -> None:
+    np.save("images.npy", five)
     printed = chainrule("predict", digits_run, "images.npy", "--out", "表.csv")
     assert (printed.status, printed.out) == (0, "5 predictions written to 表.csv\n")
     with open("表.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["index", "prediction", *"0123456789"]
-    probabilities = cr.load_model(digits_run / "model.safetensors").predict(IMAGES)
+    probabilities = cr.load_model(digits_run / "model.safetensors").predict(five)
     np.testing.assert_array_equal(np.array([row[2:] for row in rows], np.float32), probabilities)
     assert [row[:2] for row in rows] == [[str(i), str(row.argmax())] for i, row in enumerate(probabilities)]
 
@@ -102,12 +112,13 @@ def test_images_of_another_shape(refused: Callable[..., str], digits_run: Path, 
     assert ("x".join(map(str, shape)) or "single number") in message
 
 
-def test_what_is_no_image(refused: Callable[..., str], digits_run: Path) -> None:
+@pytest.mark.slow
+def test_what_is_no_image(refused: Callable[..., str], digits_run: Path, five: np.ndarray) -> None:
     np.save("nan.npy", np.full((1, 8, 8), np.nan))
     assert "NaN" in refused("predict", digits_run, "nan.npy")
     np.save("text.npy", np.full((1, 8, 8), "a"))
     assert "expected integers or floats" in refused("predict", digits_run, "text.npy")
-    np.savez("two.npz", a=IMAGES, b=IMAGES)
+    np.savez("two.npz", a=five, b=five)
     assert "the archive holds a, b; expected one array" in refused("predict", digits_run, "two.npz")
     assert "(did you mean 'digits'?)" in refused("predict", digits_run, "digit")
     assert "is the file 'nan.npy'" in refused("predict", digits_run, "nan.npy", "--data", "folder")
@@ -122,14 +133,15 @@ def test_a_pickle_is_never_loaded(refused: Callable[..., str], digits_run: Path)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "idx"])
-def test_damaged_files(refused: Callable[..., str], digits_run: Path, kind: str) -> None:
+@pytest.mark.slow
+def test_damaged_files(refused: Callable[..., str], digits_run: Path, five: np.ndarray, kind: str) -> None:
     path = Path(f"images.{kind}")
     if kind == "idx":
-        path.write_bytes(idx_bytes(IMAGES))
+        path.write_bytes(idx_bytes(five))
     elif kind == "npy":
-        np.save(path, IMAGES)
+        np.save(path, five)
     else:
-        np.savez(path, x=IMAGES)
+        np.savez(path, x=five)
     whole = path.read_bytes()
     for length in {0, 1, 3, 7, 20, len(whole) // 2, len(whole) - 1}:
         path.write_bytes(whole[:length])

@@ -21,6 +21,7 @@ def test_shapes_and_units() -> None:
     assert data.class_names == tuple("0123456789")
 
 
+@pytest.mark.slow
 def test_the_split_is_stratified_and_loses_nothing() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     data = digits(test_fraction=0.2, seed=3)
@@ -34,6 +35,7 @@ def test_the_split_is_stratified_and_loses_nothing() -> None:
     np.testing.assert_array_equal(rows, expected)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_split() -> None:
     first, again, other = digits(seed=1), digits(seed=1), digits(seed=2)
     np.testing.assert_array_equal(first.x_train, again.x_train)

@@ -212,6 +212,7 @@ def test_absent_files_are_fetched_once(
         (nothing, r"no connection \(Remote end closed connection without response\)"),
     ],
 )
+@pytest.mark.slow
 def test_what_an_address_does_wrong_is_said_and_leaves_nothing(
     small: Path, serve: Any, answer: Handler, message: str
 ) -> None:
@@ -235,6 +236,7 @@ def test_what_an_address_does_wrong_is_said_and_leaves_nothing(
     assert mnist(small).describe().startswith("mnist: 3 training and 3 test images")
 
 
+@pytest.mark.slow
 def test_a_silent_server_is_given_up(small: Path, serve: Any) -> None:
     def hang(to: http.server.BaseHTTPRequestHandler, stem: str) -> None:
         mute.release.wait(20)
@@ -252,6 +254,7 @@ def test_a_silent_server_is_given_up(small: Path, serve: Any) -> None:
     assert os.listdir(small) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_is_given_up(small: Path, serve: Any) -> None:
     def drip(to: http.server.BaseHTTPRequestHandler, stem: str) -> None:
         give(to, b"\x1f", 10_000)

@@ -134,6 +134,7 @@ def test_unreadable_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.slow
 def test_every_truncation_is_an_error(scratch: Path, packed: bool) -> None:
     whole = zipped(as_idx(IMAGES)) if packed else as_idx(IMAGES)
     for size in range(len(whole)):
@@ -142,6 +143,7 @@ def test_every_truncation_is_an_error(scratch: Path, packed: bool) -> None:
 
 @settings(deadline=None)  # the disk sets the pace
 @given(position=st.integers(0, 15), value=st.integers(0, 255))
+@pytest.mark.slow
 def test_a_corrupted_header_never_gives_other_values(scratch: Path, position: int, value: int) -> None:
     content = bytearray(as_idx(IMAGES))
     unchanged = content[position] == value
@@ -155,6 +157,7 @@ def test_a_corrupted_header_never_gives_other_values(scratch: Path, position: in
 
 @settings(deadline=None)  # the disk sets the pace
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
+@pytest.mark.slow
 def test_a_corrupted_gzip_byte_is_an_error_or_harmless(scratch: Path, position: int, value: int) -> None:
     content = bytearray(zipped(as_idx(IMAGES)))
     content[position % len(content)] = value
@@ -168,6 +171,7 @@ def test_a_corrupted_gzip_byte_is_an_error_or_harmless(scratch: Path, position: 
 
 @settings(deadline=None)  # the disk sets the pace
 @given(st.binary(max_size=64), st.booleans())
+@pytest.mark.slow
 def test_any_bytes_give_an_array_or_a_data_error(scratch: Path, content: bytes, prefixed: bool) -> None:
     scratch.write_bytes(b"\0\0\x08\x01" * prefixed + content)
     with contextlib.suppress(DataError):
@@ -226,6 +230,7 @@ def test_damaged_folder(tmp_path: Path, changes: dict[str, bytes], words: str) -
         mnist(write_folder(tmp_path / "set", **changes))
 
 
+@pytest.mark.slow
 def test_real_mnist(data_set: Callable[[str], Path]) -> None:
     data = mnist(data_set("mnist"))
     assert data.describe() == ("mnist: 60000 training and 10000 test images of 28x28x1 uint8, 10 classes")

@@ -139,6 +139,7 @@ def test_an_absurd_shape_allocates_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+@pytest.mark.slow
 def test_every_reader_of_archives_meets_every_damage(tmp_path: Path, kind: int) -> None:
     path = tmp_path / "packed.npz"
     with zipfile.ZipFile(write(tmp_path / "good.npz")) as good, zipfile.ZipFile(path, "w", kind) as packed:

@@ -127,6 +127,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have names in UTF-8 or UTF-16, whatever the locale")
+@pytest.mark.slow
 def test_a_list_is_read_and_its_files_are_named_without_a_locale(tmp_path: Path) -> None:
     save(tmp_path / "图" / "一.png", 1)
     save(tmp_path / "图" / "二.png", 2, (9, 8, 3))

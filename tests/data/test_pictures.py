@@ -316,6 +316,7 @@ def test_a_source_trains_to_the_bits_of_its_arrays(
     assert threading.active_count() < 20
 
 
+@pytest.mark.slow
 def test_a_broken_picture_ends_the_training_and_is_named(folder: Path) -> None:
     (folder / "b" / "03.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"03\.png': cannot be read as a picture"):
@@ -327,6 +328,7 @@ def test_a_source_brings_its_labels(folder: Path) -> None:
         model().fit(picture_folder(folder), np.zeros(24), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_mapped_file_is_a_source(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", pixels(1, (20, 8, 8, 3)))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

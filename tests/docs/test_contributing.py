@@ -77,6 +77,7 @@ def test_an_op_of_ones_own_has_gradients_of_every_order(softsign: Any) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_an_op_of_ones_own_trains(softsign: Any) -> None:
     class Softsign(cr.layers.Layer):
         def call(self, x: cr.Tensor) -> Any:

@@ -301,6 +301,7 @@ def test_a_value_is_dropped_after_its_last_use(register: Callable[[Op], Op]) -> 
     assert made[-1]() is None
 
 
+@pytest.mark.slow
 def test_a_value_lives_until_its_last_reader(register: Callable[[Op], Op]) -> None:
     kept: list[weakref.ref[np.ndarray]] = []
     seen: list[bool] = []
@@ -324,6 +325,7 @@ def test_a_value_lives_until_its_last_reader(register: Callable[[Op], Op]) -> No
     assert seen == [False, True, False, False]
 
 
+@pytest.mark.slow
 def test_outputs_that_nobody_reads_are_dropped(register: Callable[[Op], Op]) -> None:
     spare: list[weakref.ref[np.ndarray]] = []
     seen: list[bool] = []

@@ -40,6 +40,7 @@ def scaled(scale: float) -> Callable[..., Any]:
     return lambda k, x: x * scale
 
 
+@pytest.mark.slow
 def test_every_op_of_the_package_has_a_text() -> None:
     texts = set()
     for trial in trials():
@@ -79,6 +80,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_a_step_with_a_user_s_op_is_compiled_each_time(folder: Path) -> None:
     for scale in (2.0, 10.0):
         found = Native(graph_of(scaled(scale)))(np.array([1, 2], np.float32))

@@ -26,22 +26,26 @@ LINEAR: list[Callable[[Any, Any], Any]] = [operator.add, operator.sub]
 
 @pytest.mark.parametrize("operation", LINEAR)
 @given(left=SIZES, right=SIZES, batch=BATCHES)
+@pytest.mark.slow
 def test_sums_and_differences(operation: Callable[[Any, Any], Any], left: Size, right: Size, batch: int) -> None:
     assert bind_size(operation(left, right), batch) == operation(bind_size(left, batch), bind_size(right, batch))
 
 
 @given(dim=DIMS, factor=COEFFICIENTS, batch=BATCHES)
+@pytest.mark.slow
 def test_products_with_a_number(dim: Dim, factor: int, batch: int) -> None:
     assert bind_size(dim * factor, batch) == dim.bind(batch) * factor
     assert factor * dim == dim * factor
 
 
 @given(dim=DIMS, batch=BATCHES)
+@pytest.mark.slow
 def test_negation(dim: Dim, batch: int) -> None:
     assert (-dim).bind(batch) == -dim.bind(batch)
 
 
 @given(dim=DIMS, divisor=COEFFICIENTS.filter(bool), batch=BATCHES)
+@pytest.mark.slow
 def test_exact_quotients_by_a_number(dim: Dim, divisor: int, batch: int) -> None:
     whole = dim * divisor
     assert whole // divisor == dim
@@ -49,6 +53,7 @@ def test_exact_quotients_by_a_number(dim: Dim, divisor: int, batch: int) -> None
 
 
 @given(dim=DIMS, factor=COEFFICIENTS)
+@pytest.mark.slow
 def test_exact_quotients_by_a_dim(dim: Dim, factor: int) -> None:
     quotient = (dim * factor) // dim
     assert quotient == factor
@@ -56,12 +61,14 @@ def test_exact_quotients_by_a_dim(dim: Dim, factor: int) -> None:
 
 
 @given(dim=DIMS, divisor=st.integers(1, 6), batch=BATCHES)
+@pytest.mark.slow
 def test_remainders_that_do_not_depend_on_the_batch(dim: Dim, divisor: int, batch: int) -> None:
     shifted = dim * divisor + dim.offset
     assert shifted % divisor == bind_size(shifted, batch) % divisor
 
 
 @given(dim=DIMS, divisor=COEFFICIENTS.filter(bool))
+@pytest.mark.slow
 def test_quotients_and_remainders_are_exact_or_refused(dim: Dim, divisor: int) -> None:
     exact = dim.scale % divisor == 0 and dim.offset % divisor == 0
     if exact:
@@ -72,6 +79,7 @@ def test_quotients_and_remainders_are_exact_or_refused(dim: Dim, divisor: int) -
 
 
 @given(dim=DIMS)
+@pytest.mark.slow
 def test_a_vanishing_batch_leaves_an_integer(dim: Dim) -> None:
     zero = dim - dim
     assert zero == 0
@@ -80,6 +88,7 @@ def test_a_vanishing_batch_leaves_an_integer(dim: Dim) -> None:
 
 
 @given(left=DIMS, right=DIMS)
+@pytest.mark.slow
 def test_equality_is_that_of_the_linear_form(left: Dim, right: Dim) -> None:
     same = (left.scale, left.offset) == (right.scale, right.offset)
     assert (left == right) == same
@@ -145,6 +154,7 @@ def test_asking_for_the_value_is_a_named_error(use: Callable[[], Any]) -> None:
 
 
 @given(shape=st.lists(st.integers(0, 5), max_size=4), dim=DIMS, place=st.integers(0, 4), batch=BATCHES)
+@pytest.mark.slow
 def test_sizes_of_shapes(shape: list[int], dim: Dim, place: int, batch: int) -> None:
     symbolic: list[Size] = [*shape]
     symbolic.insert(place, dim)

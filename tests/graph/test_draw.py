@@ -164,6 +164,7 @@ def drawn(name: str, by: By = "node", phase: str | None = None) -> str:
 @each_graph
 @each_way
 @each_phase
+@pytest.mark.slow
 def test_the_picture_is_valid_xml(name: str, by: By, phase: str | None) -> None:
     root = parsed(drawn(name, by, phase))
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
@@ -180,6 +181,7 @@ def test_tracing_again_gives_the_same_picture(name: str, by: By) -> None:
     assert draw(GRAPHS[name](), by=by) == drawn(name, by)
 
 
+@pytest.mark.slow
 def test_the_file_holds_the_text(tmp_path: Path) -> None:
     path = tmp_path / "图.svg"
     path.write_text("old", encoding="utf-8")
@@ -222,6 +224,7 @@ def test_any_name_can_be_drawn(name: str) -> None:
         parsed(draw(graph, by=by)).find(".")
 
 
+@pytest.mark.slow
 def test_markup_in_names_stays_text() -> None:
     root = parsed(drawn("residual"))
     assert '卷积 <一> & "二", forward' in texts(root)
@@ -232,6 +235,7 @@ def test_markup_in_names_stays_text() -> None:
 
 @each_graph
 @each_phase
+@pytest.mark.slow
 def test_every_node_is_drawn_once(name: str, phase: str | None) -> None:
     graph = graph_of(name)
     names = Names(graph)
@@ -263,6 +267,7 @@ def test_a_box_of_a_layer_says_ops_shape_and_flops() -> None:
     assert "1,290*N FLOPs" in said
 
 
+@pytest.mark.slow
 def test_inputs_variables_and_results_have_their_own_shapes() -> None:
     root = parsed(drawn("readme"))
     assert {tip.split(":")[0] for tip in tips(root, "input")} == {"x", "y", "count", "learning_rate"}
@@ -333,6 +338,7 @@ def item_boxes(scene: Scene, picture: Picture) -> list[tuple[float, float, float
 @each_graph
 @each_way
 @each_phase
+@pytest.mark.slow
 def test_no_box_lies_on_another(name: str, by: By, phase: str | None) -> None:
     scene, picture = laid_out(name, by, phase)
     boxes = item_boxes(scene, picture)
@@ -341,6 +347,7 @@ def test_no_box_lies_on_another(name: str, by: By, phase: str | None) -> None:
 
 @each_graph
 @each_way
+@pytest.mark.slow
 def test_groups_hold_their_items_and_nothing_else(name: str, by: By) -> None:
     scene, picture = laid_out(name, by)
     frames = [
@@ -373,6 +380,7 @@ def points_on(line: Line) -> Iterator[Point]:
 
 @each_graph
 @each_way
+@pytest.mark.slow
 def test_lines_run_around_the_boxes(name: str, by: By) -> None:
     scene, picture = laid_out(name, by)
     boxes = np.array(item_boxes(scene, picture)).reshape(-1, 4)

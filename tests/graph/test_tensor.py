@@ -367,12 +367,14 @@ def indices(draw: st.DrawFn) -> Any:
 
 
 @given(index=indices())
+@pytest.mark.slow
 def test_indexing_is_that_of_numpy(index: Any) -> None:
     x = np.arange(60.0).reshape(4, 3, 5)
     np.testing.assert_array_equal(cr.tensor(x)[index].numpy(), x[index])
 
 
 @given(index=indices())
+@pytest.mark.slow
 def test_the_gradient_of_indexing_counts_what_was_read(index: Any) -> None:
     x = np.zeros((4, 3, 5))
     t = cr.tensor(x, requires_grad=True)
@@ -516,6 +518,7 @@ def test_a_leaf_is_its_own_output() -> None:
     assert gradient(x).item() == 1.0
 
 
+@pytest.mark.slow
 def test_a_node_frees_its_inputs_with_the_last_tensor() -> None:
     x = cr.tensor([1.0], requires_grad=True)
     y = x * 2

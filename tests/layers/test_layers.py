@@ -198,6 +198,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_frozen_layers_do_not_learn_and_do_not_move() -> None:
     model = cr.Sequential([cr.Input((4,)), kinds.Dense(3), kinds.BatchNormalization(), kinds.Dense(2)])
     model.layers[0].trainable = False
@@ -334,6 +335,7 @@ def test_set_weights_checks_everything_before_it_changes_anything() -> None:
     np.testing.assert_array_equal(layer.get_weights()[0], before[0])
 
 
+@pytest.mark.slow
 def test_a_layer_of_ones_own() -> None:
     class Scale(kinds.Layer):
         def __init__(self, factor: float = 2.0, **kwargs: Any) -> None:

@@ -60,6 +60,7 @@ def test_input_shape_on_the_first_layer() -> None:
     assert model.count_params() == 20 + 57
 
 
+@pytest.mark.slow
 def test_sequential_without_input_is_built_by_its_first_data() -> None:
     model = cr.Sequential([kinds.Flatten(), kinds.Dense(3)])
     assert model.weights == []
@@ -149,6 +150,7 @@ class Residual(cr.Model):
         return self.head(cr.ops.mean(x, (1, 2)))
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_trains() -> None:
     model = Residual()
     model.compile("adam", cr.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -190,6 +192,7 @@ def test_get_layer() -> None:
         classic().get_layer("conv3")
 
 
+@pytest.mark.slow
 def test_float64_models() -> None:
     model = classic("float64")
     assert all(w.dtype == np.float64 for w in model.weights)
@@ -197,12 +200,14 @@ def test_float64_models() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64, bool])
+@pytest.mark.slow
 def test_inputs_of_any_number_type_are_cast(dtype: Any) -> None:
     x = RNG.integers(0, 2, (3, 28, 28, 1))
     model = classic()
     np.testing.assert_array_equal(model.predict(x.astype(dtype)), model.predict(x.astype(np.float32)))
 
 
+@pytest.mark.slow
 def test_the_last_batch_may_be_short() -> None:
     model = classic()
     x = RNG.normal(size=(10, 28, 28, 1)).astype(np.float32)

@@ -55,6 +55,7 @@ def test_a_model_comes_back_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [classic, branched], ids=["sequential", "functional"])
+@pytest.mark.slow
 def test_architectures_come_back(make: Any, tmp_path: Path) -> None:
     model = make()
     shape = model.input_spec.shape[1:]
@@ -63,6 +64,7 @@ def test_architectures_come_back(make: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(same.predict(x), model.predict(x))
 
 
+@pytest.mark.slow
 def test_nested_and_shared_layers_come_back(tmp_path: Path) -> None:
     inputs = cr.Input((5,))
     block = cr.Sequential([kinds.Dense(5, activation="tanh"), kinds.Dense(5)], name="block")
@@ -200,6 +202,7 @@ def test_metadata_that_does_not_fit(change: Any, message: str, tmp_path: Path) -
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.floats(0, 1), st.booleans(), st.integers(1, 255))
+@pytest.mark.slow
 def test_no_damage_goes_unnoticed(tmp_path: Path, place: float, cut: bool, flip: int) -> None:
     """Cut anywhere, or change any byte: the file is refused, or (for a byte of the text) means the same."""
     path = tmp_path / "m.safetensors"
@@ -226,6 +229,7 @@ def test_no_damage_goes_unnoticed(tmp_path: Path, place: float, cut: bool, flip:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_metrics_come_back_with_their_arguments(tmp_path: Path) -> None:
     model = cr.Sequential([cr.Input((6,)), kinds.Dense(1, activation="sigmoid")])
     metric = cr.metrics.BinaryAccuracy(threshold=0.9, name="sure")
@@ -246,6 +250,7 @@ def test_frozen_layers_come_back_frozen(tmp_path: Path) -> None:
     assert len(same.trainable_weights) == 2
 
 
+@pytest.mark.slow
 def test_weights_of_a_model_that_a_file_cannot_hold(tmp_path: Path) -> None:
     from tests.models.test_models import Residual
 

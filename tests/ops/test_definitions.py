@@ -62,6 +62,7 @@ def conv2d_by_definition(x: Array, kernel: Array, stride: Any, pads: Any, dilati
 
 @settings(max_examples=120)
 @given(windows(), st.integers(1, 2), st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.integers(0, 99))
+@pytest.mark.slow
 def test_conv2d(w: dict[str, Any], batch: int, groups: int, per_group: int, multiple: int, seed: int) -> None:
     rng = _rng(seed)
     x = rng.normal(size=(batch, *w["size"], groups * per_group))
@@ -73,6 +74,7 @@ def test_conv2d(w: dict[str, Any], batch: int, groups: int, per_group: int, mult
 
 @settings(max_examples=120)
 @given(windows(), st.integers(1, 2), st.integers(1, 3), st.integers(1, 2), st.integers(0, 99))
+@pytest.mark.slow
 def test_conv2d_gradients_are_adjoint(w: dict[str, Any], batch: int, groups: int, multiple: int, seed: int) -> None:
     """``<g, conv(x, k)> = <input_grad(g, k), x> = <kernel_grad(x, g), k>`` for random g, x, k."""
     rng = _rng(seed)
@@ -115,6 +117,7 @@ def pools(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=120)
 @given(pools(), st.integers(1, 2), st.integers(0, 99), st.booleans())
+@pytest.mark.slow
 def test_max_pool2d_and_its_gradient(p: dict[str, Any], channels: int, seed: int, ties: bool) -> None:
     rng = _rng(seed)
     shape = (2, *p["shape"], channels)
@@ -136,6 +139,7 @@ def test_max_pool2d_and_its_gradient(p: dict[str, Any], channels: int, seed: int
 
 @settings(max_examples=120)
 @given(pools(), st.integers(0, 99), st.booleans())
+@pytest.mark.slow
 def test_avg_pool2d_and_its_gradient(p: dict[str, Any], seed: int, counted: bool) -> None:
     rng = _rng(seed)
     values = rng.normal(size=(2, *p["shape"], 2))
@@ -171,6 +175,7 @@ def test_same_padding_splits_as_tensorflow_does(size: int, kernel: int, stride: 
 
 
 @given(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=4), st.integers(0, 99))
+@pytest.mark.slow
 def test_broadcasting_follows_numpy(shapes: Any, seed: int) -> None:
     rng = _rng(seed)
     a, b = (rng.normal(size=shape) for shape in shapes.input_shapes)
@@ -188,6 +193,7 @@ def test_broadcasting_follows_numpy(shapes: Any, seed: int) -> None:
 
 
 @given(hnp.array_shapes(max_dims=4, max_side=4), st.data(), st.booleans())
+@pytest.mark.slow
 def test_reductions_follow_numpy(shape: tuple[int, ...], data: st.DataObject, keepdims: bool) -> None:
     axes = tuple(data.draw(st.sets(st.integers(0, len(shape) - 1))))
     values = _rng(len(shape)).normal(size=shape)
@@ -202,6 +208,7 @@ def test_reductions_follow_numpy(shape: tuple[int, ...], data: st.DataObject, ke
 
 
 @given(hnp.array_shapes(min_dims=1, max_dims=3, max_side=5), st.data())
+@pytest.mark.slow
 def test_indexing_follows_numpy_and_its_gradient_puts_back(shape: tuple[int, ...], data: st.DataObject) -> None:
     index = data.draw(hnp.basic_indices(shape, allow_ellipsis=True, allow_newaxis=True))
     entries = index if isinstance(index, tuple) else (index,)
@@ -218,6 +225,7 @@ def test_indexing_follows_numpy_and_its_gradient_puts_back(shape: tuple[int, ...
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans(), st.integers(1, 3))
+@pytest.mark.slow
 def test_matmul_follows_numpy(i: int, k: int, j: int, ta: bool, tb: bool, batch: int) -> None:
     rng = _rng(i + 7 * k + 31 * j)
     a, b = rng.normal(size=(batch, k, i) if ta else (batch, i, k)), rng.normal(size=(j, k) if tb else (k, j))

@@ -356,6 +356,7 @@ def test_lowerings_take_every_dtype(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 def test_maxima_among_ties_nans_and_infinities(seed: int) -> None:
     rng = np.random.Generator(np.random.PCG64(seed))
     x = rng.choice(np.array([0.0, 1.0, 2.0, -np.inf, np.inf, np.nan]), (2, 6, 5, 2), p=[0.3, 0.3, 0.2, 0.1, 0.05, 0.05])
@@ -373,6 +374,7 @@ def test_maxima_among_ties_nans_and_infinities(seed: int) -> None:
         compare_concrete(get_op("sum"), [x], axes=axes, keepdims=True)
 
 
+@pytest.mark.slow
 def test_statistics_of_a_mean_far_from_zero() -> None:
     """With a mean of a thousand deviations, float32 sums alone would be seen in the fourth digit."""
     rng = np.random.Generator(np.random.PCG64(0))
@@ -388,6 +390,7 @@ def test_statistics_of_a_mean_far_from_zero() -> None:
 @pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 1), (1, 0))])
 @pytest.mark.parametrize("size", [(2, 2), (3, 2), (6, 6)])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3), (4, 2)])
+@pytest.mark.slow
 def test_pooling_and_its_adjoints(size: Any, stride: Any, pads: Any) -> None:
     rng = np.random.Generator(np.random.PCG64(1))
     x = rng.normal(size=(2, 7, 8, 2))
@@ -507,6 +510,7 @@ def _batched(array: Array, place: int) -> Spec:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.slow
 def test_lowerings_take_a_symbolic_batch(batch: int) -> None:
     """Every node of a graph over N samples, gradients included, at several N."""
     arrays = _inputs(batch)

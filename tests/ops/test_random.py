@@ -99,6 +99,7 @@ def test_seed_time_and_stream_each_change_the_numbers() -> None:
     assert (high != base).all()
 
 
+@pytest.mark.slow
 def test_permutation_is_one_and_fair() -> None:
     firsts = []
     for time in range(600):

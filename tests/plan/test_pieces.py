@@ -74,6 +74,7 @@ def test_a_first_axis_is_cut_inside_units() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(50001, 33333), (70001, 13), (13, 70001)])
+@pytest.mark.slow
 def test_units_beside_a_cut_touch_nothing_of_the_other_piece(first: int, second: int) -> None:
     """Also those whose ends are no whole number of vectors, and which lie wholly in one piece."""
     graph = traced(lambda x, y: ops.concat([x, y], axis=0) * 2.0, (first,), (second,))
@@ -150,6 +151,7 @@ def test_a_chain_that_reads_at_two_places_does_not_double_at_every_link() -> Non
     assert many < 4 * few
 
 
+@pytest.mark.slow
 def test_a_running_sum_by_doubling() -> None:
     assert_engines_agree(traced(running_sum(5), (None, 40)), np.abs(normal(3, 40)))
 
@@ -158,6 +160,7 @@ def test_a_running_sum_by_doubling() -> None:
 
 
 @pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.slow
 def test_two_convolutions_that_meet_in_one_nest(pooled: bool) -> None:
     def function(x: Any, a: Any, b: Any) -> Any:
         total = ops.relu(ops.conv2d(x, a, padding="same") + ops.conv2d(x, b))
@@ -167,6 +170,7 @@ def test_two_convolutions_that_meet_in_one_nest(pooled: bool) -> None:
     assert_engines_agree(graph, normal(5, 8, 8, 3), normal(3, 3, 3, 8), normal(1, 1, 3, 8))
 
 
+@pytest.mark.slow
 def test_a_map_behind_a_pool_is_not_taken_for_the_gradient() -> None:
     """As in a second-order gradient: the kernel gradient's map lies behind a max-pool, and all sizes agree."""
 
@@ -178,6 +182,7 @@ def test_a_map_behind_a_pool_is_not_taken_for_the_gradient() -> None:
     assert_engines_agree(graph, normal(2, 8, 8, 8), normal(2, 4, 4, 8), normal(2, 8, 8, 8))
 
 
+@pytest.mark.slow
 def test_a_place_before_the_first_element_stops_nothing() -> None:
     """Windows before the first one are met under a guard that fails, also where N is among the inner sizes."""
 

@@ -221,6 +221,7 @@ def test_every_law_has_a_test() -> None:
 # --- Passes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_passes_do_something_and_can_be_left_out(plan: Plan) -> None:
     def with_epilogue(plan: Plan) -> int:
         return sum(isinstance(k.body, Product) and k.body.epilogue is not None for k in plan.kernels)
@@ -301,6 +302,7 @@ def kernel_lists(draw: st.DrawFn) -> list[Kernel]:
 
 @settings(max_examples=60, deadline=None)
 @given(kernels=kernel_lists(), reuse=st.booleans(), data=st.data())
+@pytest.mark.slow
 def test_the_arena_never_overlaps(kernels: list[Kernel], reuse: bool, data: st.DataObject) -> None:
     stages = staged(kernels, {})
     kept = data.draw(st.sets(st.sampled_from([k.writes[0] for k in kernels]), max_size=3))
@@ -346,6 +348,7 @@ def test_plans_of_random_graphs_obey_the_laws(seed: int, batch: int, off: set[st
 # --- Printed levels ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_level_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     graph = cr.trace(lambda x: ops.softmax(x) * 2, input_spec((None, 3)), name="f")
     monkeypatch.setenv("CHAINRULE_DUMP", "all")

@@ -48,6 +48,7 @@ def test_a_taken_number_is_skipped_and_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "mnist-1").read_text() == "a file"
 
 
+@pytest.mark.slow
 def test_runs_that_start_together_get_different_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         starts = [pool.submit(create_run_folder, None, "mnist", tmp_path) for _ in range(64)]

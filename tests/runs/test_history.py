@@ -65,6 +65,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         st.lists(st.floats(), min_size=3, max_size=3),
     )
 )
+@pytest.mark.slow
 def test_every_bit_survives(tmp_path_factory: pytest.TempPathFactory, history: dict[str, list[float]]) -> None:
     folder = tmp_path_factory.mktemp("run")
     write_history(folder, history)

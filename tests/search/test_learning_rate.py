@@ -90,6 +90,7 @@ def test_also_where_nothing_was_built_and_layers_are_frozen() -> None:
     assert_same(trained(tested), trained(plain))
 
 
+@pytest.mark.slow
 def test_the_rates_and_losses_are_those_of_single_steps() -> None:
     tested, plain = make("sgd"), make("sgd")
     found = learning_rate_test(tested, X, Y, start=1e-3, end=0.1, steps=9, batch_size=16, shuffle=False)
@@ -107,6 +108,7 @@ def test_the_rates_and_losses_are_those_of_single_steps() -> None:
     np.testing.assert_allclose(found.smoothed, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_quadratic_diverges_where_it_must() -> None:
     """Of ``(w - y)**2`` the second derivative is 2: rates beyond 1 diverge."""
     model = cr.Sequential([cr.Input((1,)), kinds.Dense(1, use_bias=False, kernel_initializer="zeros")])
@@ -123,6 +125,7 @@ def test_a_quadratic_diverges_where_it_must() -> None:
     np.testing.assert_array_equal(model.get_weights()[0], 0)
 
 
+@pytest.mark.slow
 def test_nan_ends_it() -> None:
     model = cr.Sequential([cr.Input((1,)), kinds.Dense(1)])
     model.compile("sgd", "mse")
@@ -133,6 +136,7 @@ def test_nan_ends_it() -> None:
     assert np.isfinite(model.get_weights()[0]).all()
 
 
+@pytest.mark.slow
 def test_a_loss_that_never_falls_suggests_nothing(tmp_path: Path) -> None:
     rates = np.geomspace(1e-3, 1, 6)
     rising = np.arange(1.0, 7.0)
@@ -180,6 +184,7 @@ def test_other_data(kind: str) -> None:
     assert_same(trained(tested), trained(plain))
 
 
+@pytest.mark.slow
 def test_after_an_error_everything_is_as_before() -> None:
     def broken() -> Iterator[tuple[Array, Array]]:
         for _ in range(3):
@@ -195,6 +200,7 @@ def test_after_an_error_everything_is_as_before() -> None:
     assert_same(trained(tested), trained(plain))
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_everything_is_as_before() -> None:
     def pressed() -> Iterator[tuple[Array, Array]]:
         yield X[:16], Y[:16]
@@ -226,6 +232,7 @@ def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
         learning_rate_test(cr.Sequential([kinds.Dense(1)]), X, Y)
 
 
+@pytest.mark.slow
 def test_it_is_loaded_when_it_is_used() -> None:
     code = "import sys, chainrule as cr; a = 'chainrule.search' in sys.modules; cr.search; print(a)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -131,6 +131,7 @@ def test_the_same_bits_as_arrays(kind: str, weighted: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "generator"])
+@pytest.mark.slow
 def test_evaluate_and_predict(kind: str) -> None:
     model = make()
     assert model.evaluate(KINDS[kind](parts())) == model.evaluate(X, Y, BATCH)
@@ -142,6 +143,7 @@ def test_evaluate_and_predict(kind: str) -> None:
     assert model.evaluate(forever(parts()), steps=2) == model.evaluate(X[: 2 * BATCH], Y[: 2 * BATCH], BATCH)
 
 
+@pytest.mark.slow
 def test_gradients_of_several_batches_and_augmentation() -> None:
     def trained(data: Any, y: Any, **options: Any) -> list[Array]:
         model = make(optimizer=cr.optimizers.SGD(0.1, gradient_accumulation_steps=3))
@@ -174,6 +176,7 @@ def test_batches_of_unequal_size() -> None:
     np.testing.assert_allclose(linear(items, None), linear(X, Y, batch_size=15, shuffle=False), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_that_is_used_again() -> None:
     def reusing() -> Iterator[Item]:
         x, y = np.empty((BATCH, 6, 6, 1), np.float32), np.empty(BATCH, np.int64)
@@ -202,6 +205,7 @@ def test_a_generator_goes_on_in_the_next_epoch_and_nothing_is_lost_at_the_end() 
     assert next(items)  # it is the user's, and still open
 
 
+@pytest.mark.slow
 def test_reading_ahead_is_bounded() -> None:
     read, done, most = 0, 0, 0
 
@@ -222,6 +226,7 @@ def test_reading_ahead_is_bounded() -> None:
     assert 1 <= most <= AHEAD + 2
 
 
+@pytest.mark.slow
 def test_a_loader_is_closed_and_no_thread_is_left() -> None:
     class Enough(cr.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -270,6 +275,7 @@ def second(item: Any) -> list[Any]:
         ([], DataError, "x gives no batches; expected one or more"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_wrong_with_a_batch_is_said(data: list[Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         make().fit(Loader(data), verbose=0)
@@ -302,6 +308,7 @@ def test_labels_beside_a_generator_and_a_function_that_gives_nothing() -> None:
         make().fit(lambda: None, verbose=0)
 
 
+@pytest.mark.slow
 def test_one_that_runs_out_early() -> None:
     model = make()
     with pytest.raises(DataError, match=r"x ran out in epoch 2 after 3 of 5 batches; give a function"):
@@ -336,6 +343,7 @@ def test_a_list_beside_labels_is_data() -> None:
 # -- numbers of steps, bars, ends -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_callbacks_know_of_an_unknown_length(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[Any, Any]] = []
 
@@ -351,6 +359,7 @@ def test_what_callbacks_know_of_an_unknown_length(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
+@pytest.mark.slow
 def test_a_terminal_and_an_unknown_length(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of unequal size: what is shown counts samples, and has no bar until the length is known."""
     import pty
@@ -378,6 +387,7 @@ def test_a_terminal_and_an_unknown_length(monkeypatch: pytest.MonkeyPatch) -> No
     assert "/None" not in text
 
 
+@pytest.mark.slow
 def test_steps_per_epoch_begins_a_loader_anew() -> None:
     data = Sequence(parts())
     make().fit(data, epochs=2, steps_per_epoch=3, verbose=0)

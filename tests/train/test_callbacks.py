@@ -91,6 +91,7 @@ def test_a_baseline_that_is_not_beaten_leaves_the_best_weights() -> None:
 
 
 @pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.slow
 def test_the_best_averaged_weights_are_given_back(backwards: bool) -> None:
     """The model that is left is the one that was validated best, which is neither the last nor the first."""
     built = model()
@@ -218,6 +219,7 @@ def test_a_name_that_cannot_be_filled_in(tmp_path: Path) -> None:
         train(kinds.ModelCheckpoint(tmp_path / "{val_loss}.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_first_bad_step_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """Rows in order: the samples of the fifth step give an infinite loss."""
     x = np.ones((40, 2), np.float32)
@@ -254,6 +256,7 @@ def test_an_epoch_that_was_interrupted_before_its_first_batch_is_no_epoch() -> N
     assert all(len(values) == 2 and all(map(math.isfinite, values)) for values in history.history.values())
 
 
+@pytest.mark.slow
 def test_an_unfrozen_layer_joins_the_averages_with_its_weights() -> None:
     cr.set_seed(0)
     late = cr.layers.Dense(2)
@@ -270,6 +273,7 @@ def test_an_unfrozen_layer_joins_the_averages_with_its_weights() -> None:
     assert np.abs(late.weights[0].numpy()).max() > 0.1
 
 
+@pytest.mark.slow
 def test_averages_are_shown_to_the_validation_and_kept_at_the_end() -> None:
     built = model(0.1)
     built.compile(cr.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
@@ -351,6 +355,7 @@ def classifier() -> cr.Model:
 
 @pytest.mark.parametrize("own", [None, "sample_weight"])
 @pytest.mark.parametrize("source", [False, True])
+@pytest.mark.slow
 def test_what_is_split_off_is_not_weighted_by_class(source: bool, own: str | None) -> None:
     """As with the same samples given apart."""
     rng = np.random.Generator(np.random.PCG64(5))
@@ -407,6 +412,7 @@ def test_what_fit_refuses(options: dict[str, Any], message: str) -> None:
         train(**options)
 
 
+@pytest.mark.slow
 def test_a_penalty_joins_the_loss() -> None:
     built = cr.Sequential(
         [

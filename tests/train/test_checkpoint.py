@@ -106,6 +106,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
 # --- Nothing but damage -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path)
     for path in tmp_path.iterdir():

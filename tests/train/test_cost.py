@@ -50,6 +50,7 @@ def test_metrics_need_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_callbacks_of_epochs_leave_an_epoch_in_one_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     kinds = cr.callbacks
     graphs, _ = trained(

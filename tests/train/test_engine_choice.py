@@ -89,6 +89,7 @@ def _shared(values: dict[str, np.ndarray], graph: cr.Graph) -> dict[str, np.ndar
     return {name: value for name, value in values.items() if name in names}
 
 
+@pytest.mark.slow
 def test_gradients_of_micro_batches_add_up() -> None:
     model = small_model()
     model.layers[3].rate = 0.0  # the same row draws another mask in another micro-batch
@@ -107,6 +108,7 @@ def test_gradients_of_micro_batches_add_up() -> None:
         np.testing.assert_allclose(sum(part[name] for part in parts), value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_profile_names_layers_and_leaves_the_model_alone() -> None:
     model = small_model()
     model.fit(X, Y, batch_size=8, epochs=1, verbose=0)
@@ -127,6 +129,7 @@ def test_a_profile_takes_positive_numbers(wrong: dict[str, Any]) -> None:
         small_model().profile(X, Y, **wrong)
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_earlier_batches() -> None:
     """A plan for more samples joins its sums in another order; so each size has its own."""
 

@@ -96,6 +96,7 @@ def scheduled(rate: float) -> Any:
         ({"engine": "reference", "before": {"engine": "native"}}, "engine native -> reference"),
     ],
 )
+@pytest.mark.slow
 def test_what_has_changed_is_said(
     changed: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_threads_are_no_fact_and_a_second_fit_is_the_same(tmp_path: Path) -> Non
         set_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_plan_can_be_read_and_its_hash_is_the_fact(tmp_path: Path) -> None:
     texts: list[str] = []
 

@@ -65,6 +65,7 @@ def test_the_loss_falls_and_history_tells() -> None:
     assert not history.interrupted
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_another_seed_others() -> None:
     results = []
     for seed in (1, 1, 2):
@@ -124,6 +125,7 @@ def test_draws_do_not_depend_on_other_layers() -> None:
     np.testing.assert_array_equal(masks(False), masks(True))
 
 
+@pytest.mark.slow
 def test_fit_goes_on_where_it_stopped() -> None:
     """Two calls of one epoch see two different orders of samples, as one call of two epochs does."""
     one, two = make(3), make(3)
@@ -134,6 +136,7 @@ def test_fit_goes_on_where_it_stopped() -> None:
     assert weights_of(one) == weights_of(two)
 
 
+@pytest.mark.slow
 def test_without_shuffle_the_order_is_the_data_s() -> None:
     seen: list[float] = []
 
@@ -160,6 +163,7 @@ def test_evaluate_agrees_with_the_loss_of_the_predictions() -> None:
     assert found["accuracy"] == (p.argmax(1) == Y).mean()
 
 
+@pytest.mark.slow
 def test_evaluate_returns_what_keras_returns(capsys: pytest.CaptureFixture[str]) -> None:
     """A list of loss and metrics to unpack, a number where there is no metric, a dict on demand."""
     model = make()
@@ -269,6 +273,7 @@ class Recorder(Callback):
         self.events.append("done")
 
 
+@pytest.mark.slow
 def test_callbacks_see_everything_in_order_and_can_stop() -> None:
     recorder = Recorder()
     history = make().fit(X, Y, batch_size=20, epochs=9, verbose=0, callbacks=[recorder])
@@ -277,6 +282,7 @@ def test_callbacks_see_everything_in_order_and_can_stop() -> None:
     assert history.epoch == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_batch_method_set_on_the_object_is_called_for_every_step() -> None:
     seen = list[int]()
     callback = Callback()
@@ -285,6 +291,7 @@ def test_a_batch_method_set_on_the_object_is_called_for_every_step() -> None:
     assert seen == list(range(-(-len(X) // 25)))
 
 
+@pytest.mark.slow
 def test_a_line_for_each_epoch_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     make().fit(X, Y, batch_size=16, epochs=2)
     lines = capsys.readouterr().out.splitlines()
@@ -302,6 +309,7 @@ def test_without_a_terminal_the_progress_bar_is_a_line_for_each_epoch(capsys: py
         assert part in out
 
 
+@pytest.mark.slow
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     make().fit(X, Y, epochs=1, verbose=0)
     assert capsys.readouterr().out == ""
@@ -323,6 +331,7 @@ class PressCtrlC(Callback):
     seen: list[int]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned() -> None:
     model, press = make(), PressCtrlC()
     press.seen = []
@@ -338,6 +347,7 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned() -> None:
     model.fit(X, Y, batch_size=10, epochs=1, verbose=0)
 
 
+@pytest.mark.slow
 def test_an_interrupted_epoch_keeps_the_history_even() -> None:
     press = PressCtrlC()
     press.seen = []
@@ -347,6 +357,7 @@ def test_an_interrupted_epoch_keeps_the_history_even() -> None:
     assert not np.isnan(history.history["loss"]).any()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_step_is_compiled_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is learned but what one step may have, and what the variables show is what is saved."""
     real = executable.compiled
@@ -364,6 +375,7 @@ def test_ctrl_c_while_the_step_is_compiled_counts(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
+@pytest.mark.slow
 def test_ctrl_c_during_validation_ends_it(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, held_out = make(engine=engine), np.concatenate([X] * 10)
     ran: list[tuple[int, int]] = []
@@ -386,6 +398,7 @@ def test_ctrl_c_during_validation_ends_it(engine: str, monkeypatch: pytest.Monke
     assert set(history.history) == {"loss", "accuracy"}  # no means over a part of the validation data
 
 
+@pytest.mark.slow
 def test_data_in_another_order_are_put_in_order_once_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what changes between two fits is seen."""
     given: list[Any] = []
@@ -413,6 +426,7 @@ def test_data_in_another_order_are_put_in_order_once_a_fit(monkeypatch: pytest.M
     np.testing.assert_array_equal(given[-1], 2 * X)
 
 
+@pytest.mark.slow
 def test_fit_runs_outside_the_main_thread() -> None:
     model, results = make(), []
     thread = threading.Thread(target=lambda: results.append(model.fit(X, Y, epochs=1, verbose=0)))
@@ -433,6 +447,7 @@ def test_an_error_in_a_callback_leaves_a_whole_model() -> None:
     assert np.isfinite(model.predict(X)).all()
 
 
+@pytest.mark.slow
 def test_the_learning_rate_may_change_between_steps() -> None:
     class Stop(Callback):
         def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -501,6 +516,7 @@ def test_targets_that_do_not_fit_the_loss(loss: str, y: Any, message: str) -> No
         make(loss=loss, metrics=[]).fit(X, y, verbose=0)
 
 
+@pytest.mark.slow
 def test_binary_labels() -> None:
     model = cr.Sequential([cr.Input((6, 6, 1)), kinds.Flatten(), kinds.Dense(1, activation="sigmoid")])
     model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
@@ -576,6 +592,7 @@ def test_an_optimizer_serves_one_model() -> None:
         make(optimizer=optimizer)
 
 
+@pytest.mark.slow
 def test_callbacks_by_keras_s_older_names_alone_and_wrong_ones() -> None:
     class Old(Callback):
         batches = 0

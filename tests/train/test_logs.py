@@ -78,6 +78,7 @@ def check(folder: Path, history: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("frequency", [1, 2])
+@pytest.mark.slow
 def test_every_epoch_is_there_once_whatever_happens(
     crashes: list[Crash], append: bool, frequency: int, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_every_epoch_is_there_once_whatever_happens(
     assert len(history.epoch) == 5
 
 
+@pytest.mark.slow
 def test_what_was_there_stays_and_is_continued(tmp_path: Path) -> None:
     first = train(*loggers(tmp_path), epochs=3)
     for crash in (Crash(epoch=3), Crash(step=6), Crash()):

@@ -94,6 +94,7 @@ def fit(engine: str | None = None, epochs: int = 2, dtype: str = "float32", **op
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.slow
 def test_no_line_is_wider_than_the_terminal(terminal: Callable[..., Terminal], columns: int) -> None:
     stream = terminal(columns)
     history = fit()
@@ -113,6 +114,7 @@ def test_no_line_is_wider_than_the_terminal(terminal: Callable[..., Terminal], c
             assert any(part in line for line in running), part
 
 
+@pytest.mark.slow
 def test_a_terminal_without_a_cursor_gets_finished_lines_only(
     terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_terminal_without_a_cursor_gets_finished_lines_only(
     assert "\x1b" not in stream.bytes.getvalue().decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_not_utf8_gets_ascii(terminal: Callable[..., Terminal]) -> None:
     stream = terminal(100, "ascii")
     fit()
@@ -132,6 +135,7 @@ def test_a_terminal_that_is_not_utf8_gets_ascii(terminal: Callable[..., Terminal
     assert any("===" in line for line in stream.shown())
 
 
+@pytest.mark.slow
 def test_a_log_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
@@ -142,6 +146,7 @@ def test_a_log_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatch) ->
     assert rb"\u51c6 0." in stream.buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_no_color_is_respected(terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(80)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -151,6 +156,7 @@ def test_no_color_is_respected(terminal: Callable[..., Terminal], monkeypatch: p
 
 
 @pytest.mark.parametrize(("engine", "dtype"), [("reference", "float32"), (None, "float64")])
+@pytest.mark.slow
 def test_a_share_of_peak_that_is_not_known_is_not_shown(
     terminal: Callable[..., Terminal], engine: str | None, dtype: str
 ) -> None:
@@ -159,6 +165,7 @@ def test_a_share_of_peak_that_is_not_known_is_not_shown(
     assert "peak" not in "".join(stream.shown())
 
 
+@pytest.mark.slow
 def test_the_share_of_peak_is_that_of_the_steps_work(terminal: Callable[..., Terminal]) -> None:
     terminal(200)
     seen: list[float] = []
@@ -178,6 +185,7 @@ def test_the_share_of_peak_is_that_of_the_steps_work(terminal: Callable[..., Ter
     assert seen == pytest.approx([expected])
 
 
+@pytest.mark.slow
 def test_accumulated_steps_count_their_share_of_the_update() -> None:
     def flops(accumulated: int) -> float:
         model, x, y = model_and_data()
@@ -214,6 +222,7 @@ def test_an_epoch_that_was_cut_short_counts_what_it_saw(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_time_of_compiling_does_not_count_as_slowness(terminal: Callable[..., Terminal]) -> None:
     class SlowFirst(Callback):
         def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
@@ -248,6 +257,7 @@ def test_a_failing_callback_leaves_the_cursor_visible(terminal: Callable[..., Te
     assert text.rindex(b"\x1b[?25h") > text.rindex(b"\x1b[?25l")
 
 
+@pytest.mark.slow
 def test_without_standard_output_nothing_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     fit(epochs=1)
@@ -318,6 +328,7 @@ TEXTS = st.text(st.characters(blacklist_categories=("C", "Mn", "Me", "Zl", "Zp")
 
 
 @given(st.lists(st.tuples(TEXTS, st.integers(0, 5)), min_size=1, max_size=8), st.integers(1, 60))
+@pytest.mark.slow
 def test_parts_fit_and_the_most_important_one_stays(parts: list[tuple[str, int]], width: int) -> None:
     from rich.cells import cell_len
 

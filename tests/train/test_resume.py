@@ -146,6 +146,7 @@ def watchers(folder: Path, name: str) -> list[cr.callbacks.Callback]:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.slow
 def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: Path) -> None:
     began: list[tuple[Position, int] | None] = []
 
@@ -176,6 +177,7 @@ def test_a_backup_may_stand_anywhere_among_the_callbacks(place: int, tmp_path: P
 
 
 @pytest.mark.parametrize("crashes", [[STEPS + 5], [5], [2], [STEPS + 5, 2, 7]])
+@pytest.mark.slow
 def test_an_epoch_entered_in_its_middle_has_its_rate(crashes: list[int], tmp_path: Path) -> None:
     def fit(name: str | None, crash: int | None = None) -> Any:
         trained, rates, watch = model(lambda: cr.optimizers.SGD(0.1)), [], Watch()
@@ -203,6 +205,7 @@ def test_an_epoch_entered_in_its_middle_has_its_rate(crashes: list[int], tmp_pat
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_each_training_asks_for_its_rates() -> None:
     trained, asked = model(lambda: cr.optimizers.SGD(0.1)), []
 
@@ -220,6 +223,7 @@ def test_each_training_asks_for_its_rates() -> None:
     "event", ["on_epoch_begin", "on_train_batch_end", "on_test_begin", "on_test_end", "on_epoch_end"]
 )
 @pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.slow
 def test_a_signal_leaves_a_checkpoint_wherever_it_comes(event: str, epoch: int, tmp_path: Path) -> None:
     def fit(folder: Path | None, stops: bool) -> Any:
         def stop(*_: Any) -> None:
@@ -298,6 +302,7 @@ def test_a_finished_training_does_nothing_more(optimizer: Callable[[], Any], exp
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     optimizer: Callable[[], Any], expected: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,6 +319,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_every_cut_or_changed_byte_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3)
@@ -331,6 +337,7 @@ def test_every_cut_or_changed_byte_is_noticed(tmp_path: Path) -> None:
             read_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3)
@@ -340,6 +347,7 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
         train(accumulating, tmp_path, accept_changes=True)
 
 
+@pytest.mark.slow
 def test_changed_facts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3, facts={"data": "one"})
@@ -347,6 +355,7 @@ def test_changed_facts_are_refused(tmp_path: Path) -> None:
         train(adam, tmp_path, facts={"data": "two"})
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_older_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,6 +422,7 @@ def test_a_disk_that_is_really_full_leaves_the_older_checkpoints(tmp_path: Path)
     assert done.stdout.splitlines()[-1] == "steps 6 6 0 2 0"
 
 
+@pytest.mark.slow
 def test_an_error_keeps_the_checkpoints_and_the_end_deletes_them(tmp_path: Path) -> None:
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3, delete=True)
@@ -421,6 +431,7 @@ def test_an_error_keeps_the_checkpoints_and_the_end_deletes_them(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_make_no_room_for_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Newer by name than what comes after them, they would outlive it."""
     with pytest.raises(CutOff):
@@ -466,6 +477,7 @@ def test_a_changed_byte_is_noticed_or_means_nothing(
 
 @settings(max_examples=25)
 @given(length=st.floats(0, 1, exclude_max=True))
+@pytest.mark.slow
 def test_a_shorter_file_is_noticed(whole: Path, tmp_path_factory: pytest.TempPathFactory, length: float) -> None:
     content = whole.read_bytes()
     path = tmp_path_factory.getbasetemp() / "short.safetensors"
@@ -475,6 +487,7 @@ def test_a_shorter_file_is_noticed(whole: Path, tmp_path_factory: pytest.TempPat
             read_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_progress_may_be_shown_another_way(tmp_path: Path) -> None:
     """A training that began in a terminal goes on without one."""
     expected = train(adam, None)
@@ -503,6 +516,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         train(adam, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_the_header_is_strict_json(tmp_path: Path) -> None:
     with pytest.raises(CutOff):
         train(adam, tmp_path, 10, save_freq=3)

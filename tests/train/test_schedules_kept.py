@@ -89,6 +89,7 @@ STEPS, OTHER = schedules.StepDecay(0.25, 3), schedules.StepDecay(0.125, 5)
     ],
 )
 @pytest.mark.parametrize("crash", [0, 1, 2, 3])
+@pytest.mark.slow
 def test_the_rates_go_on(rate: Rate, callback: Callable[[], Callback], crash: int, tmp_path: Path) -> None:
     expected = train(tmp_path / "whole", rate, callback)
     with pytest.raises(Stopped):
@@ -97,6 +98,7 @@ def test_the_rates_go_on(rate: Rate, callback: Callable[[], Callback], crash: in
 
 
 @pytest.mark.parametrize("rate", [0.1, STEPS])
+@pytest.mark.slow
 def test_a_schedule_that_a_callback_has_set_is_not_lost_unsaid(rate: Rate, tmp_path: Path) -> None:
     expected = train(tmp_path / "whole", rate, sets(OTHER, at=2))
     for crash in (1, 0):
@@ -112,6 +114,7 @@ def test_a_schedule_that_a_callback_has_set_is_not_lost_unsaid(rate: Rate, tmp_p
 
 @pytest.mark.parametrize(("first", "then"), [(0.1, STEPS), (STEPS, 0.1), (STEPS, OTHER)])
 @pytest.mark.parametrize("callback", [Callback, sets(0.03, at=1)])
+@pytest.mark.slow
 def test_another_schedule_is_refused_before_anything_changes_and_kept_if_accepted(
     first: Rate, then: Rate, callback: Callable[[], Callback], tmp_path: Path
 ) -> None:
@@ -123,6 +126,7 @@ def test_another_schedule_is_refused_before_anything_changes_and_kept_if_accepte
     assert rates == [then if isinstance(then, float) else then(step) for step in range(10, 16)]
 
 
+@pytest.mark.slow
 def test_a_lost_schedule_can_be_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Stopped):
         train(tmp_path, 0.1, sets(OTHER, at=0), 2)

@@ -120,6 +120,7 @@ def test_a_second_ctrl_c_comes_through() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_the_history_names_the_signal() -> None:
     class Terminate(cr.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

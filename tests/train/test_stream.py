@@ -87,6 +87,7 @@ def test_memory_does_not_grow_with_the_pictures(side: int) -> None:
     assert peak < feed.BUFFER_BYTES + (1 << 23)
 
 
+@pytest.mark.slow
 def test_a_mapped_file_is_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3000, 64, 64, 3), np.uint8))  # 37 MB
     np.save(tmp_path / "y.npy", np.arange(3000) % 2)
@@ -133,6 +134,7 @@ def test_an_error_ends_the_training(bad: int, workers: int) -> None:
     assert readers() == []
 
 
+@pytest.mark.slow
 def test_no_thread_is_left_however_fit_ends() -> None:
     model().fit(Made(200), batch_size=8, epochs=2, workers=3, verbose=0, validation_data=Made(20))
     assert readers() == []
@@ -145,6 +147,7 @@ def test_no_thread_is_left_however_fit_ends() -> None:
     assert readers() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_training_between_two_steps() -> None:
     def before(number: int) -> None:
         time.sleep(0.001)

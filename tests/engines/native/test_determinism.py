@@ -80,6 +80,7 @@ def expected() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.slow
 def test_any_number_of_threads(expected: str, threads: int) -> None:
     assert trained(threads) == expected
 

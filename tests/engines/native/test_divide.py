@@ -53,6 +53,7 @@ def test_a_small_module_stays_whole() -> None:
     assert divided(text) == [text]
 
 
+@pytest.mark.slow
 def test_parts_compute_what_the_whole_does() -> None:
     text = chain(20, PART_LINES // 5)
     parts = divided(text)
@@ -108,6 +109,7 @@ def slow_helpers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return go
 
 
+@pytest.mark.slow
 def test_an_interrupt_waits_for_nobody_and_a_fork_for_all(
     slow_helpers: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_more_random_graphs(first: int) -> None:
     _tried(first, CHUNK)
 
 
+@pytest.mark.slow
 def test_a_seed_is_always_the_same_graph() -> None:
     for seed in range(5):
         recipe = make_recipe(seed)
@@ -107,6 +108,7 @@ def test_a_planted_bug_is_found_and_made_small(monkeypatch: pytest.MonkeyPatch) 
     assert disagreement(small, BASE) is None
 
 
+@pytest.mark.slow
 def test_ill_conditioned_results_are_left_out() -> None:
     """The sign of a sum that is zero but for rounding says nothing; the same of an input does."""
     steps = (
@@ -142,6 +144,7 @@ def broken(*arguments: object, **settings: object) -> None:
 
 
 @pytest.mark.parametrize(("name", "when"), [("Native.__init__", "compiling"), ("Native.run", "running with n = ")])
+@pytest.mark.slow
 def test_whatever_the_engine_raises_is_a_finding(name: str, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"tests.engines.native.fuzz.comparing.{name}", broken)
     found = disagreement(make_recipe(0), BASE)
@@ -151,6 +154,7 @@ def test_whatever_the_engine_raises_is_a_finding(name: str, when: str, monkeypat
 
 
 @pytest.mark.parametrize("name", ["comparing.Reference.run", "comparing.build", "minimising.make_recipe"])
+@pytest.mark.slow
 def test_a_fault_of_the_fuzzer_is_no_finding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"tests.engines.native.fuzz.{name}", broken)
     with pytest.raises(ZeroDivisionError, match="planted"):

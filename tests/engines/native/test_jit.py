@@ -173,6 +173,7 @@ def test_a_missing_symbol_is_named() -> None:
         Library([compile_object(ADD)], ["add", "subtract"])
 
 
+@pytest.mark.slow
 def test_code_lives_as_long_as_it_is_used() -> None:
     library = Library([compile_object(ADD)], ["add"])
     code = weakref.ref(library._code)
@@ -247,6 +248,7 @@ def test_product_loops_touch_no_stack(target: Target) -> None:
 # --- The import ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_llvm_is_loaded_when_it_is_needed() -> None:
     code = (
         "import sys, chainrule\n"

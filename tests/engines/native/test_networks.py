@@ -266,6 +266,7 @@ def test_fit_follows_the_reference() -> None:
     assert curves["native"]["loss"][-1] < curves["native"]["loss"][0]
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_with_a_short_last_batch() -> None:
     x, y = small_data(53)
     results = {}
@@ -282,6 +283,7 @@ def test_evaluate_and_predict_with_a_short_last_batch() -> None:
 @pytest.mark.parametrize(
     ("pixel", "label"), [("uint8", "int64"), ("uint8", "uint8"), ("float64", "int32"), ("float32", "int64")]
 )
+@pytest.mark.slow
 def test_data_of_many_dtypes_enter_the_step_as_they_are(pixel: str, label: str) -> None:
     model = sequential(
         (6, 6, 1), kinds.Rescaling(1 / 255), kinds.Conv2D(3, 3), kinds.Flatten(), kinds.Dense(10, activation="softmax")

@@ -200,6 +200,7 @@ def test_products_and_their_gradients(dtype: str) -> None:
 
 
 @FLOATS
+@pytest.mark.slow
 def test_products_of_several_matrices(dtype: str) -> None:
     """Leading axes on the left, on both sides, and a batch that is part of a size."""
     specs = [input_spec((None, 3, 5), dtype), input_spec((5, 7), dtype), input_spec((None, 5, 2), dtype)]

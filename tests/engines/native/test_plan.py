@@ -55,6 +55,7 @@ def test_a_profile_tells_the_time_of_every_kernel() -> None:
 
 
 @pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.slow
 def test_dense_layers_share_their_functions_but_in_a_checked_build(checked: bool) -> None:
     def count(layers: int) -> int:
         def step(x: Any, *weights: Any) -> Any:

@@ -97,6 +97,7 @@ def test_a_missing_value_and_a_batch_of_nothing_are_named() -> None:
         native.run_steps({"x": ROWS}, np.arange(4), 0, {"factor": np.ones((), np.float32)}, Stop())
 
 
+@pytest.mark.slow
 def test_what_is_right_is_taken() -> None:
     native, first, second = counting()
     assert run(native, []) == 0
@@ -214,6 +215,7 @@ def test_a_signal_handler_cannot_run_what_it_came_in_the_middle_of() -> None:
 
 
 @needs_fork
+@pytest.mark.slow
 def test_a_child_that_is_forked_in_the_middle_of_a_step_goes_on_after_a_whole_one() -> None:
     native, first, second = counting()
     run(native, [0, 1])

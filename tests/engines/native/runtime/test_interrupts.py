@@ -58,6 +58,7 @@ def wait_until_idle(pool: threads.Pool) -> bool:
 
 
 @pytest.mark.parametrize("distance", [None, 1, 2, 3, 5])
+@pytest.mark.slow
 def test_no_interrupt_loses_a_worker_or_a_step(slow: Loaded, pool: threads.Pool, distance: int | None) -> None:
     """Before any line, and a second time some lines after it."""
     driver, toys = slow

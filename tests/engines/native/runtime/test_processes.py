@@ -22,6 +22,7 @@ from tests.engines.native.toys import ToyCall, load_toys
 
 
 @needs_fork
+@pytest.mark.slow
 def test_a_forked_child_has_threads_of_its_own(slow: Loaded) -> None:
     call, expected = planned(slow, sizes_of(200))
     threads.run(call.driver.entry, call.block, 3)
@@ -88,6 +89,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_spawned_children_train(tmp_path: Path) -> None:
     script = tmp_path / "spawned.py"
     script.write_text(SPAWNED)

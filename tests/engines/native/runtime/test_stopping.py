@@ -41,6 +41,7 @@ def test_what_was_asked_before_the_call_stops_it(slow: Loaded, count: int) -> No
     assert call.result == expected
 
 
+@pytest.mark.slow
 def test_a_paused_call_is_between_two_steps_and_goes_on(slow: Loaded, pool: threads.Pool) -> None:
     driver, toys = slow
     sizes = sizes_of(20_000)
@@ -160,6 +161,7 @@ print(threads.run(driver.entry, ToyCall(driver, [1, 2]).block, 2))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals to one process")
+@pytest.mark.slow
 def test_ctrl_c_ends_a_long_call_after_a_whole_step() -> None:
     done = python(INTERRUPTED)
     assert done.stdout.split() == ["interrupted", "True", "True", "True", "True", "2"], done.stderr

@@ -48,6 +48,7 @@ def test_the_driver_is_emitted_for_macos(triple: str, name: str) -> None:
     assert content[:4] == bytes.fromhex("cffaedfe")
 
 
+@pytest.mark.slow
 def test_what_is_particular_to_a_processor_is_there() -> None:
     arm = emit_assembly(
         emit_toys(3, for_triple("aarch64-linux-gnu"), profile=True)[0].text(),

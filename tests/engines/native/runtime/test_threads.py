@@ -25,6 +25,7 @@ from tests.engines.native.toys import HIGH, KERNEL, LOW, ToyCall, entry, load_to
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.slow
 def test_threads_do_not_change_bits(quick: Loaded, count: int) -> None:
     call, expected = planned(quick, sizes_of(8000))
     assert threads.run(call.driver.entry, call.block, count) == 8000
@@ -38,6 +39,7 @@ def test_threads_that_share_work_do_not_change_bits(slow: Loaded, count: int) ->
     assert call.result == expected
 
 
+@pytest.mark.slow
 def test_several_threads_take_part() -> None:
     driver, _ = load_toys(20_000, profile=True)
     call = ToyCall(driver, [40] * 40)
@@ -133,6 +135,7 @@ def test_a_late_thread_touches_nothing(slow: Loaded) -> None:
     assert call.result == expected
 
 
+@pytest.mark.slow
 def test_threads_come_and_go_in_the_middle(slow: Loaded) -> None:
     call, expected = planned(slow, sizes_of(4000))
     generation = call.block.open(4000, 4)
@@ -148,6 +151,7 @@ def test_threads_come_and_go_in_the_middle(slow: Loaded) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.slow
 def test_a_busy_machine_stays_usable(slow: Loaded, count: int) -> None:
     call, expected = planned(slow, [40] * 300)
 
