@@ -34,7 +34,7 @@ class Job:
         kind: ``files``, or ``arrays`` for the same pictures, decoded before anything is measured.
         data: a folder with a folder of pictures for each class.
         batch: samples in a step.
-        steps: how many are measured; 0 for an epoch.
+        steps: how many are measured; an epoch's at the most.
         workers: threads that read.
         size: height and width to bring pictures to; None for those that they have.
     """
@@ -123,7 +123,7 @@ def _train(job: Job) -> dict[str, Any]:
     options: dict[str, Any] = {"batch_size": job.batch, "verbose": 0, "augment": augment, "workers": job.workers}
     model.fit(x, y, steps_per_epoch=2, **options)  # compiles
     whole = -(-count // job.batch)
-    steps = min(job.steps or whole, whole)
+    steps = min(job.steps, whole)
     processor = time.process_time()
     began = time.perf_counter()
     history = model.fit(x, y, steps_per_epoch=steps, callbacks=[watch], **options)
