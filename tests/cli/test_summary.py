@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.networks import NETWORKS, get_network
+from chainrule.models.summary import summary_of
+from chainrule.networks import NETWORKS, digits, get_network
 from tests.cli.support import Command
 
 
@@ -29,6 +30,24 @@ def test_a_saved_model(chainrule: Command, digits_run: Path) -> None:
     assert of_run == of_file
     assert of_run.status == 0
     assert of_run.out.startswith("model 'digits'\n")
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 75, 77])
+def test_narrow_terminals(chainrule: Command, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    name, *lines = chainrule("summary", "digits").out.splitlines()
+    assert name == "model 'digits'"
+    assert max(map(len, lines)) <= max(width, 36)  # names, shapes and counts stay
+    layers = [line.split()[0] for line in lines[2:13]]
+    assert len(set(layers)) == 11
+    assert layers[-2:] == ["dense", "dense_1"]
+    assert " ".join(" ".join(lines[13:]).split()).startswith("parameters: 85,450 (85,258 trained, 192 not), 341.8 kB")
+    assert ("FLOPs" in lines[0], "kind" in lines[0]) == (width >= 57, width >= 77)
+
+
+def test_a_pipe_takes_every_column(chainrule: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert chainrule("summary", "digits").out == f"{summary_of(digits())}\n"
 
 
 @pytest.mark.slow

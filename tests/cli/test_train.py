@@ -118,7 +118,7 @@ def test_the_saved_model_can_be_trained_on(digits_run: Path) -> None:
 def test_the_history_has_a_row_for_each_epoch(chainrule: Command, shapes: Path) -> None:
     assert chainrule("train", shapes, "--epochs", 3, "--validation-fraction", 0.25, "--run", "r").status == 0
     history = json.loads(Path("r/history.json").read_text())
-    assert sorted(history) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert sorted(history) == ["accuracy", "learning_rate", "loss", "val_accuracy", "val_loss"]
     assert {len(values) for values in history.values()} == {3}
     assert len(Path("r/history.csv").read_text().splitlines()) == 4
 

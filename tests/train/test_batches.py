@@ -17,7 +17,8 @@ import pytest
 import chainrule as cr
 from chainrule import layers as kinds
 from chainrule.errors import CheckpointError, ConfigError, DataError, DTypeError, ShapeError
-from chainrule.train.batches import AHEAD, is_batches
+from chainrule.train.batches import AHEAD
+from chainrule.train.origins import is_batches
 
 Array = np.ndarray[Any, Any]
 Item = tuple[Any, ...]

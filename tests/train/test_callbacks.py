@@ -132,9 +132,9 @@ def test_epochs_without_validation_count_for_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_number_that_no_validation_gives_is_an_error(watching: kinds.Callback) -> None:
-    with pytest.raises(ConfigError, match="there is no 'val_x' to watch; there are loss, val_loss"):
+    with pytest.raises(ConfigError, match=r"there is no 'val_x' to watch; there are loss, val_loss(, learning_rate)?$"):
         train(watching, validation_data=(X, Y), validation_freq=2)
-    with pytest.raises(ConfigError, match=r"there is no 'val_x' to watch; there are loss$"):
+    with pytest.raises(ConfigError, match=r"there is no 'val_x' to watch; there are loss(, learning_rate)?$"):
         train(watching, validation_freq=2)
 
 
@@ -176,6 +176,20 @@ def test_a_rate_for_each_epoch() -> None:
     train(kinds.LearningRateScheduler(schedule), built=built, epochs=3)
     assert seen == pytest.approx([0.1, 0.05, 0.025])
     assert built.optimizer.learning_rate == pytest.approx(0.0125)
+
+
+def test_rates_that_change_stand_in_the_history() -> None:
+    def halved(epoch: int, rate: float) -> float:
+        return rate / 2
+
+    plateau = kinds.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100.0)
+    steps = model(cr.optimizers.schedules.StepDecay(0.1, 3))  # three steps are an epoch
+    assert "learning_rate" not in train().history
+    assert train(kinds.LearningRateScheduler(halved), epochs=3).history["learning_rate"] == [0.05, 0.025, 0.0125]
+    assert train(plateau, epochs=3).history["learning_rate"] == [0.1, 0.1, 0.05]
+    assert train(built=steps, epochs=3).history["learning_rate"] == [
+        float(steps.optimizer.rates(number, 1)[0]) for number in (2, 5, 8)
+    ]
 
 
 def test_csv_and_json(tmp_path: Path) -> None:

@@ -544,6 +544,17 @@ def test_settings_that_are_none(settings: dict[str, Any], message: str) -> None:
         make().fit(X, Y, **{"verbose": 0, **settings})
 
 
+def test_a_model_that_is_frozen_altogether_is_said_to_learn_nothing() -> None:
+    model = make()
+    for layer in model.layers:
+        layer.trainable = False
+    before = weights_of(model)
+    with pytest.warns(UserWarning, match="no trainable weights: fit learns nothing") as caught:
+        model.fit(X, Y, verbose=0)
+    assert caught[0].filename == __file__
+    assert weights_of(model) == before
+
+
 def test_training_before_compile_is_an_error() -> None:
     model = cr.Sequential([cr.Input((6, 6, 1)), kinds.Flatten(), kinds.Dense(4)])
     with pytest.raises(ConfigError, match=r"call model\.compile"):

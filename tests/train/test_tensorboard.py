@@ -37,7 +37,7 @@ def test_event_files_hold_the_history(tmp_path: Path) -> None:
             assert steps == (0, 1, 2)
             np.testing.assert_allclose(values, history[prefix + tag.removeprefix("epoch_")], rtol=1e-6)
     rates = [value for _, value in train["epoch_learning_rate"]]
-    np.testing.assert_allclose(rates, [0.1 * 0.5 ** (step / 10) for step in (1, 2, 3)], rtol=1e-6)
+    np.testing.assert_allclose(rates, [0.1 * 0.5 ** (step / 10) for step in (0, 1, 2)], rtol=1e-6)
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["columns", "has_colour", "painted", "pairs", "table", "text_width"]
+__all__ = ["columns", "has_colour", "known_columns", "painted", "pairs", "table", "text_width"]
 
 _WIDEST = 100
 _NARROWEST = 20
@@ -21,6 +21,12 @@ _COLOURS = {"green": 32, "red": 31, "bold": 1}
 def columns() -> int:
     """How wide lines may be: the terminal, at most 100 columns."""
     return max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
+
+
+def known_columns() -> int | None:
+    """How wide the terminal is; None where there is none, and lines may be as long as they are."""
+    found = shutil.get_terminal_size((0, 0)).columns
+    return max(_NARROWEST, found) if found else None
 
 
 def text_width(text: str) -> int:

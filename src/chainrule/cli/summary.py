@@ -6,6 +6,7 @@ import argparse
 import json
 
 from chainrule.cli.chosen import chosen_model
+from chainrule.cli.layout import known_columns
 from chainrule.cli.output import say
 from chainrule.models.summary import summary_of
 
@@ -22,5 +23,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say(json.dumps(summary_of(model).to_json(), indent=2))
     else:
-        model.summary()
+        say(summary_of(model).text(known_columns()))
     return 0

@@ -18,23 +18,18 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from chainrule.data.address import BLOCK, Refusal, receive
 from chainrule.data.idx import idx_names
 from chainrule.data.published import DATA_SETS, PublishedFile
 from chainrule.errors import ConfigError, DataError
 from chainrule.files import readable, reason, user_cache_folder
 
-if TYPE_CHECKING:
-    from http.client import HTTPResponse
-    from urllib.error import HTTPError
-
 __all__ = ["Download", "data_folder", "fetch", "note"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_BLOCK = 1 << 18
 _PART, _PART_SECONDS = ".part", 86400.0  # a draft so old was left by a process that died
-_SLOWEST = 500.0  # bytes a second; an address that gives less is given up
 
 
 @dataclass(frozen=True)
@@ -176,15 +171,11 @@ def _problem(stream: IO[bytes], file: PublishedFile) -> str:
 
 
 def _blocks(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    while block := stream.read(_BLOCK):
+    while block := stream.read(BLOCK):
         yield block
 
 
 # -- files that are not -----------------------------------------------------------------------------------------
-
-
-class _Refusal(Exception):
-    """An address does not give what it should; the next one may."""
 
 
 def _fetch_file(
@@ -199,7 +190,7 @@ def _fetch_file(
             report(event)
             try:
                 target = _try(file, folder, event, timeout, report)
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 failures[event.address] = str(refusal)
                 report(Download(event.file, event.address, failure=str(refusal)))
             else:
@@ -229,15 +220,19 @@ def _try(
     file: PublishedFile, folder: Path, event: Download, timeout: float, report: Callable[[Download], None]
 ) -> Path:
     """Have a file from one address; gives its path."""
+
+    def progress(received: int, total: int | None) -> None:
+        report(Download(event.file, event.address, received, total))
+
     draft = folder / f".{file.name}.{secrets.token_hex(8)}{_PART}"
     try:
         with draft.open("x+b") as stream:
-            _receive(stream, file, event, timeout, report)
+            receive(event.address, file.size, stream, timeout=timeout, progress=progress)
             stream.seek(0)
             packed = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             stream.seek(0)
             if problem := _problem(stream, file):
-                raise _Refusal(problem)
+                raise Refusal(problem)
             os.fsync(stream.fileno())
         target = folder / (file.name + ".gz" * packed)
         _settle(draft, target, file)
@@ -258,80 +253,6 @@ def _settle(draft: Path, target: Path, file: PublishedFile) -> None:
             _check_present(target, file)
         else:
             draft.replace(target)
-
-
-def _receive(
-    stream: IO[bytes], file: PublishedFile, event: Download, timeout: float, report: Callable[[Download], None]
-) -> None:
-    """Copy what an address gives to a file, as far as it can be the published one."""
-    most = file.size + file.size // 100 + (1 << 16)  # packed, it is never larger by more
-    began, received = time.monotonic(), 0
-    with _answer(event.address, timeout) as answer:
-        total = _announced(answer)
-        while block := _next_block(answer, timeout):
-            if not received and block.lstrip()[:1] == b"<":
-                raise _Refusal("the answer is a web page, not the file")
-            stream.write(block)
-            received += len(block)
-            if received > most:
-                raise _Refusal(f"the answer is longer than the {file.size} bytes that were expected")
-            seconds = time.monotonic() - began
-            if seconds > timeout and received < seconds * _SLOWEST:
-                raise _Refusal(f"too slow, {received} bytes in {seconds:.0f} s")
-            report(Download(event.file, event.address, received, total))
-    if total is not None and received != total:
-        raise _Refusal(f"the connection ended after {received} of {total} bytes")
-    stream.flush()
-
-
-def _answer(address: str, timeout: float) -> HTTPResponse:
-    import urllib.request  # late, since few programs download
-    from http.client import HTTPException
-    from urllib.error import HTTPError, URLError
-
-    try:
-        request = urllib.request.Request(address, headers={"User-Agent": "chainrule", "Accept-Encoding": "identity"})
-        answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
-    except HTTPError as error:
-        with error:
-            raise _Refusal(_refused(error)) from None
-    except TimeoutError:
-        raise _Refusal(f"no answer within {timeout:g} s") from None
-    except URLError as error:
-        late = isinstance(error.reason, TimeoutError)
-        why = reason(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
-        raise _Refusal(f"no answer within {timeout:g} s" if late else f"no connection ({why})") from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise _Refusal(f"no connection ({_words(error)})") from None
-    return answer
-
-
-def _refused(error: HTTPError) -> str:
-    """A server's refusal in one line."""
-    if 300 <= error.code < 400 and "infinite loop" in str(error.reason):
-        return f"the server redirects again and again ({error.code})"
-    return " ".join(f"the server answers {error.code} {error.reason}".split())
-
-
-def _announced(answer: HTTPResponse) -> int | None:
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isascii() and length.isdigit() else None
-
-
-def _next_block(answer: HTTPResponse, timeout: float) -> bytes:
-    from http.client import HTTPException
-
-    try:
-        # One wait on the network, so that a slow address is noticed.
-        return answer.read1(_BLOCK)
-    except TimeoutError:
-        raise _Refusal(f"silent for {timeout:g} s") from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise _Refusal(f"the connection broke ({_words(error)})") from None
-
-
-def _words(error: Exception) -> str:
-    return reason(error) or type(error).__name__
 
 
 def _remove_old_drafts(folder: Path, file: PublishedFile) -> None:

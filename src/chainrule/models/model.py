@@ -20,7 +20,8 @@ from chainrule.metrics import get_metric
 from chainrule.metrics.metric import LossMean
 from chainrule.optimizers import get_optimizer
 from chainrule.train.callback import Callback, History
-from chainrule.train.loop import BATCH_SIZE, FitOptions, Trainer
+from chainrule.train.loop import Trainer
+from chainrule.train.options import BATCH_SIZE, FitOptions
 from chainrule.train.profile import StepProfile, profile_step
 from chainrule.train.progress import format_logs
 from chainrule.train.step import Objective

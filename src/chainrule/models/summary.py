@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from chainrule.models.model import Model
 
 __all__ = ["LayerRow", "Summary", "summarise", "summary_of"]
+
+_SHORTEST_NAME = 9
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,30 @@ class Summary:
     flops: int
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, width: int | None = None) -> str:
+        """The table and the totals.
+
+        Args:
+            width: of a line, at most: kinds, then FLOPs are left out and names shortened where there is no room.  By
+                default as wide as needed.
+        """
         rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "FLOPs")]
         for row in self.layers:
             shape = "" if row.shape is None else format_shape(row.shape)
             rows.append((row.name, row.kind, shape, f"{row.parameters:,}", f"{row.flops:,}"))
         total = self.trained + self.fixed
-        return "\n".join(
-            [
-                f"model {self.name!r}",
-                *_table(rows),
-                f"parameters: {total:,} ({self.trained:,} trained, {self.fixed:,} not), {_bytes(self.bytes)}",
-                f"forward pass: {self.flops:,} FLOPs a sample",
-            ]
+        facts = (
+            f"parameters: {total:,} ({self.trained:,} trained, {self.fixed:,} not), {_bytes(self.bytes)}",
+            f"forward pass: {self.flops:,} FLOPs a sample",
         )
+        head = f"model {self.name!r}"
+        if width is None:
+            return "\n".join([head, *_table(rows, 3), *facts])
+        wrapped = (line for fact in (head, *facts) for line in textwrap.wrap(fact, width, subsequent_indent="  "))
+        first, *others = wrapped
+        return "\n".join([first, *_fitted(rows, width), *others])
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON can hold it; the batch size in a shape is null."""
@@ -127,11 +141,37 @@ def summarise(model: Model) -> str:
     return str(summary_of(model))
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _fitted(rows: list[tuple[str, ...]], width: int) -> list[str]:
+    """The table in so many columns."""
+    lines: list[str] = []
+    for kept, texts in (((0, 1, 2, 3, 4), 3), ((0, 2, 3, 4), 2), ((0, 2, 3), 2)):
+        some = [tuple(row[i] for i in kept) for row in rows]
+        lines = _table(some, texts)
+        if len(lines[1]) <= width:
+            return lines
+    longest = max(len(row[0]) for row in some)
+    room = max(_SHORTEST_NAME, longest - (len(lines[1]) - width))
+    return _table([(_shortened(row[0], room), *row[1:]) for row in some], 2)
+
+
+def _shortened(name: str, width: int) -> str:
+    """A name without its middle: layers of one kind differ in their last characters.
+
+    >>> _shortened("batch_normalization_12", 12)
+    'batch...n_12'
+    """
+    if len(name) <= width:
+        return name
+    last = (width - 3) // 2
+    return f"{name[: width - 3 - last]}...{name[-last:]}"
+
+
+def _table(rows: list[tuple[str, ...]], texts: int) -> list[str]:
+    """Rows under a header: so many columns of text, then numbers, which stand on the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(
-            cell.rjust(width) if i >= 3 else cell.ljust(width)
+            cell.rjust(width) if i >= texts else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

@@ -29,6 +29,8 @@ class Callback:
         interval: how many seconds may pass between two calls of the batch methods; by default 0, a call for every
             step.  A callback that only shows something gives the engine room to run many steps in one go.
         called_last: whether it is called after all others, wherever it stands among them: it keeps what they remember.
+        changes_rate: whether it sets the optimizer's learning rate, which then stands in `History`, as it does where
+            the optimizer follows a schedule.
 
     >>> import chainrule as cr
     >>> class Print(cr.callbacks.Callback):
@@ -41,6 +43,7 @@ class Callback:
     params: Mapping[str, Any]
     interval: float = 0.0
     called_last: bool = False
+    changes_rate: bool = False
 
     @property
     def cut_off(self) -> bool:

@@ -84,7 +84,7 @@ class Fitting:
         self._batches()
         logs = self.results()
         held_out = None if self.stop.requested else self._held_out(epoch)
-        logs.update({f"val_{name}": value for name, value in (held_out or {}).items()})
+        logs |= {f"val_{name}": value for name, value in (held_out or {}).items()} | self._rate()
         self.cut_off = self.stop.requested
         if self.cut_off:
             self.call("on_interrupt")
@@ -109,6 +109,14 @@ class Fitting:
                 total.assign(value)
         self.call("on_test_end", found)
         return found
+
+    def _rate(self) -> dict[str, float]:
+        """The learning rate of the latest step, where it is not the same in all epochs."""
+        optimizer = self.model.optimizer
+        if optimizer.schedule is None and not any(callback.changes_rate for callback in self.chain):
+            return {}
+        latest = max(0, int(optimizer.iterations.data) - 1)
+        return {"learning_rate": float(optimizer.rates(latest, 1)[0])}
 
     # -- batches ------------------------------------------------------------------------------------------
 

@@ -3,74 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chainrule.augment.base import Augmentation
-from chainrule.checks import check_at_least, check_positive
 from chainrule.engines import Engine, Stop
 from chainrule.errors import ConfigError, DataError
-from chainrule.graph.dims import BATCH, Shape
-from chainrule.graph.op import Array, Spec
-from chainrule.graph.trace import trace
-from chainrule.train.callback import Callback, History
-from chainrule.train.feed import Arrays, Stream
+from chainrule.graph.op import Array
+from chainrule.train.callback import History
 from chainrule.train.fitting import Fitting, Position
+from chainrule.train.intake import Intake
 from chainrule.train.interrupt import interruptible
+from chainrule.train.options import FitOptions
 from chainrule.train.plans import Plans
 from chainrule.train.progress import progress_for
 from chainrule.train.step import Objective
 from chainrule.train.steps import AccumulatedSteps, EngineFor, PlainSteps, Steps, runs_of
-from chainrule.train.supply import Numbered, Supply
-from chainrule.train.targets import prepared_inputs, prepared_targets, prepared_weights
+from chainrule.train.supply import Supply
 
 if TYPE_CHECKING:
     from chainrule.models.model import Model
 
-__all__ = ["FitOptions", "Trainer"]
-
-BATCH_SIZE = 32
-"""Samples in a step where nothing is said, as in Keras."""
-WORKERS = 2
-"""Threads that read samples of a source where nothing is said."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """The arguments of `Model.fit` beside the data; see there."""
-
-    batch_size: int | None
-    epochs: int
-    verbose: str | int
-    callbacks: Sequence[Callback]
-    validation_split: float
-    validation_data: Any
-    shuffle: bool
-    class_weight: Mapping[int, float] | None
-    sample_weight: Any
-    initial_epoch: int
-    steps_per_epoch: int | None
-    validation_steps: int | None
-    validation_batch_size: int | None
-    validation_freq: int
-    workers: int
-    augment: Sequence[Augmentation]
-
-    def check(self) -> None:
-        """Refuse what no training can have.
-
-        Raises:
-            ConfigError: naming the argument.
-        """
-        for name in ("epochs", "validation_freq", "workers"):
-            check_positive(getattr(self, name), name)
-        for name in ("batch_size", "steps_per_epoch", "validation_steps", "validation_batch_size"):
-            if getattr(self, name) is not None:
-                check_positive(getattr(self, name), name)
-        check_at_least(self.initial_epoch, 0, "initial_epoch")
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -86,21 +43,22 @@ class Trainer:
 
     def __init__(self, model: Model, objective: Objective | None) -> None:
         self.model = model
-        self._objective = objective
-        self._plans = Plans(model, objective)
+        self._plans, self._intake = Plans(model, objective), Intake(model, objective)
         self.shuffles = 0
 
     @property
     def objective(self) -> Objective:
-        assert self._objective is not None, "the model refuses to train before compile"
-        return self._objective
+        """Loss, metrics and optimizer of a compiled model."""
+        return self._intake.objective
 
     # -- the three jobs -----------------------------------------------------------------------------------
 
     def fit(self, x: Any, y: Any, options: FitOptions) -> History:
         """See `Model.fit`."""
         options.check()
-        supply, held_out = self._supplies(x, y, options)
+        supply, held_out = self._intake.training(x, y, options)
+        if not self.model.trainable_weights:
+            warnings.warn(f"model {self.model.name!r} has no trainable weights: fit learns nothing", stacklevel=3)
         steps = self._steps(supply, options)
         history = History()
         chain = [history, *options.callbacks, *progress_for(options.verbose)]
@@ -130,19 +88,12 @@ class Trainer:
         self, x: Any, y: Any, batch_size: int | None, sample_weight: Any = None, steps: int | None = None
     ) -> dict[str, float]:
         """See `Model.evaluate`."""
-        _check_sizes(batch_size, steps)
-        supply: Supply
-        if is_iterable(x, y):
-            supply = self._batches(x, y, sample_weight, "x", steps, batch_size)
-        else:
-            feed = self._feed(x, y, sample_weight, "x", "y")
-            supply = Numbered(feed, batch_size or BATCH_SIZE, shuffle=False, steps_per_epoch=steps)
+        supply = self._intake.evaluation(x, y, sample_weight, batch_size, steps)
         return self._evaluate(supply, Stop(), 0)
 
     def predict(self, x: Any, batch_size: int | None, steps: int | None = None) -> Array:
         """See `Model.predict`."""
-        _check_sizes(batch_size, steps)
-        supply = self._samples(x, batch_size, steps)
+        supply = self._intake.prediction(x, batch_size, steps)
         engine = self._engines("predict", supply)
         parts = []
         for chunk in supply.epoch(Position(0), Stop()):
@@ -216,214 +167,3 @@ class Trainer:
             if stop.requested:
                 break
         return {tracker.name: tracker.result() for tracker in trackers if tracker.is_scalar}
-
-    # -- data ---------------------------------------------------------------------------------------------
-
-    def _supplies(self, x: Any, y: Any, options: FitOptions) -> tuple[Supply, Supply | None]:
-        """The samples to train on, and those that were held out."""
-        if options.validation_data is not None and options.validation_split:
-            raise ConfigError("give validation_split or validation_data, not both")
-        if is_iterable(x, y):
-            return self._train_batches(x, y, options), self._held_out(options)
-        data = self._feed(x, y, options.sample_weight, "x", "y", options)
-        kept, split_off = data.split(options.validation_split)
-        kept = self._weighted(kept, options.class_weight)  # what is held out is not weighted, as with validation_data
-        size = options.batch_size or BATCH_SIZE
-        supply = Numbered(
-            kept.numbered() if options.augment else kept,
-            size,
-            shuffle=options.shuffle,
-            steps_per_epoch=options.steps_per_epoch,
-        )
-        if split_off is None:
-            return supply, self._held_out(options)
-        return supply, Numbered(
-            split_off,
-            options.validation_batch_size or size,
-            shuffle=False,
-            steps_per_epoch=options.validation_steps,
-        )
-
-    def _held_out(self, options: FitOptions) -> Supply | None:
-        """The samples of `validation_data`."""
-        data, steps = options.validation_data, options.validation_steps
-        if data is None:
-            return None
-        size = options.validation_batch_size or options.batch_size
-        x_name, y_name = "validation x", "validation y"
-        if is_source(data):
-            feed = self._feed(data, None, None, x_name, y_name, options)
-        elif is_iterable(data, None):
-            evaluations = len(range(options.initial_epoch, options.epochs)) // options.validation_freq
-            _check_once(data, evaluations, steps, "validation_data", "validation_steps")
-            return self._batches(
-                data, None, None, "validation_data", steps, options.validation_batch_size, epoch=options.initial_epoch
-            )
-        elif not isinstance(data, tuple | list) or len(data) not in (2, 3):
-            raise ConfigError(
-                "validation_data is a source, a pair (x, y), or (x, y, sample_weight), or an iterable of such batches"
-            )
-        else:
-            x, y, *weight = data
-            feed = self._feed(x, y, weight[0] if weight else None, x_name, y_name, options)
-        return Numbered(feed, size or BATCH_SIZE, shuffle=False, steps_per_epoch=steps)
-
-    def _train_batches(self, x: Any, y: Any, options: FitOptions) -> Supply:
-        from chainrule.train.batches import refuse_beside
-
-        refuse_beside(validation_split=options.validation_split)
-        steps = options.steps_per_epoch
-        _check_once(x, len(range(options.initial_epoch, options.epochs)), steps, "x", "steps_per_epoch")
-        return self._batches(
-            x,
-            y,
-            options.sample_weight,
-            "x",
-            steps,
-            options.batch_size,
-            epoch=options.initial_epoch,
-            by_class=options.class_weight,
-            group=self.objective.optimizer.options.accumulated,
-            numbered=bool(options.augment),
-        )
-
-    def _batches(
-        self,
-        x: Any,
-        y: Any,
-        weight: Any,
-        name: str,
-        steps: int | None,
-        batch_size: int | None,
-        *,
-        by_class: Mapping[int, float] | None = None,
-        **settings: Any,
-    ) -> Supply:
-        """An iterable's batches of samples and labels."""
-        from chainrule.train.batches import Batches, pair, refuse_beside
-
-        refuse_beside(y=y, sample_weight=weight)
-        outputs: dict[Spec, Shape] = {}
-
-        def prepare(item: Any) -> Mapping[str, Array]:
-            x, y, weight = pair(item)
-            return self._arrays(x, y, weight, "x", "y", by_class, outputs)
-
-        return Batches(x, prepare, name=name, steps=steps, batch_size=batch_size, **settings)
-
-    def _samples(self, x: Any, batch_size: int | None, steps: int | None) -> Supply:
-        """What to predict for: samples alone."""
-        if is_iterable(x, None) and not isinstance(x, list | tuple):
-            from chainrule.train.batches import Batches
-
-            def prepare(item: Any) -> Mapping[str, Array]:
-                samples = prepared_inputs(item[0] if isinstance(item, list | tuple) else item, "x")
-                self.model.ensure_built(samples)
-                return {"x": samples}
-
-            return Batches(x, prepare, steps=steps, batch_size=batch_size)
-        feed: Arrays | Stream
-        if is_source(x):
-            self.model.ensure_built(np.empty((0, *x.shape), x.dtype))
-            feed = Stream(x, {}, WORKERS)
-        else:
-            x = prepared_inputs(x, "x")
-            self.model.ensure_built(x)
-            feed = Arrays({"x": x})
-        return Numbered(feed, batch_size or BATCH_SIZE, shuffle=False, steps_per_epoch=steps)
-
-    def _feed(
-        self, x: Any, y: Any, weight: Any, x_name: str, y_name: str, options: FitOptions | None = None
-    ) -> Arrays | Stream:
-        if not is_source(x):
-            data = self._arrays(x, y, weight, x_name, y_name)
-            # An engine reads rows; here they are put in order once, not at every call that it gets.
-            return Arrays({name: np.ascontiguousarray(array) for name, array in data.items()})
-        if y is not None:
-            raise ConfigError(f"{y_name}: a source brings its own labels; leave {y_name} out")
-        self.model.ensure_built(np.empty((0, *x.shape), x.dtype))
-        labels = self._beside(x.labels, x, weight, y_name, None)
-        workers = WORKERS if options is None else options.workers
-        return Stream(x, labels, workers, self.objective.optimizer.options.accumulated)
-
-    def _weighted(self, feed: Arrays | Stream, by_class: Mapping[int, float] | None) -> Arrays | Stream:
-        """A feed whose samples count besides what those of their class do."""
-        labels, given = feed.column("y"), feed.column("sample_weight")
-        if by_class is None or labels is None:
-            return feed
-        output = self._output(feed.specs["x"]).shape
-        weights = prepared_weights(given, by_class, labels, output, self.objective.loss)
-        return feed if weights is None else feed.joined("sample_weight", weights)
-
-    def _arrays(
-        self,
-        x: Any,
-        y: Any,
-        weight: Any,
-        x_name: str,
-        y_name: str,
-        by_class: Mapping[int, float] | None = None,
-        outputs: dict[Spec, Shape] | None = None,
-    ) -> dict[str, Array]:
-        x = prepared_inputs(x, x_name)
-        self.model.ensure_built(x)
-        return {"x": x, **self._beside(y, x, weight, y_name, by_class, outputs)}
-
-    def _beside(
-        self,
-        y: Any,
-        x: Any,
-        weight: Any,
-        name: str,
-        by_class: Mapping[int, float] | None,
-        outputs: dict[Spec, Shape] | None = None,
-    ) -> dict[str, Array]:
-        """The inputs beside x: labels, and weights where samples are weighted; `outputs` keeps what was found out."""
-        spec = Spec((BATCH, *x.shape[1:]) if isinstance(x, np.ndarray) else (BATCH, *x.shape), x.dtype)
-        known = {} if outputs is None else outputs
-        if spec not in known:
-            known[spec] = self._output(spec).shape
-        labels = prepared_targets(y, x, known[spec], self.objective.loss, name)
-        weights = prepared_weights(weight, by_class, labels, known[spec], self.objective.loss)
-        return {"y": labels} if weights is None else {"y": labels, "sample_weight": weights}
-
-    def _output(self, spec: Spec) -> Spec:
-        graph = trace(lambda batch: self.model(batch), spec, name="predict")
-        if len(graph.outputs) != 1:
-            raise ConfigError(f"fit trains models with one output; {self.model.name!r} has several")
-        return next(iter(graph.outputs.values())).spec
-
-
-def is_source(x: Any) -> bool:
-    """Whether samples are read by number; data sets' readers are imported only where they are used."""
-    if isinstance(x, np.ndarray | list | tuple):
-        return False
-    from chainrule.data.source import Source
-
-    return isinstance(x, Source)
-
-
-def is_iterable(x: Any, y: Any) -> bool:
-    """Whether x is an iterable of batches; see `batches.is_batches`."""
-    if isinstance(x, np.ndarray) or is_source(x):
-        return False
-    from chainrule.train.batches import is_batches
-
-    return is_batches(x, y)
-
-
-def _check_once(x: Any, epochs: int, steps: int | None, name: str, steps_name: str) -> None:
-    """Refuse a generator where it would have to be run through several times."""
-    from chainrule.train.batches import is_once
-
-    if is_once(x) and steps is None and epochs > 1:
-        raise ConfigError(
-            f"{name}: a generator can be run through only once, and {epochs} epochs need it each time; give "
-            f"{steps_name}, or a function that makes a generator for each epoch"
-        )
-
-
-def _check_sizes(batch_size: int | None, steps: int | None) -> None:
-    for name, value in (("batch_size", batch_size), ("steps", steps)):
-        if value is not None:
-            check_positive(value, name)

@@ -213,7 +213,8 @@ class TensorBoard(Callback):
         numbers = dict(logs or {})
         held_out = {name.removeprefix("val_"): value for name, value in numbers.items() if name.startswith("val_")}
         own = {name: value for name, value in numbers.items() if not name.startswith("val_")}
-        self._write("train", epoch, {**own, "learning_rate": self.model.optimizer.learning_rate})
+        own.setdefault("learning_rate", self.model.optimizer.learning_rate)
+        self._write("train", epoch, own)
         if held_out:
             self._write("validation", epoch, held_out)
 

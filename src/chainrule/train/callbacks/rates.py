@@ -27,6 +27,8 @@ class LearningRateScheduler(Callback):
     0.05
     """
 
+    changes_rate = True
+
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         self.schedule, self.verbose = schedule, verbose
         self._takes_rate = len(inspect.signature(schedule).parameters) > 1
@@ -71,6 +73,8 @@ class ReduceLROnPlateau(Callback):
     >>> cr.callbacks.ReduceLROnPlateau(factor=0.5).factor
     0.5
     """
+
+    changes_rate = True
 
     def __init__(
         self,
