@@ -87,9 +87,8 @@ def fit(engine: str | None = None, epochs: int = 2, dtype: str = "float32", **op
         y,
         batch_size=8,
         epochs=epochs,
-        validation_split=0.2,
         callbacks=[EveryStep()],
-        **{"verbose": "auto", **options},
+        **{"verbose": "auto", "validation_split": 0.2, **options},
     )
 
 
@@ -112,6 +111,15 @@ def test_no_line_is_wider_than_the_terminal(terminal: Callable[..., Terminal], c
     if columns == 200:
         for part in ("6/6", "accuracy", "samples/s", "% of peak", " left", " in all", "━━━"):
             assert any(part in line for line in running), part
+
+
+@pytest.mark.slow
+def test_a_finished_line_tells_the_speed_of_the_training(terminal: Callable[..., Terminal]) -> None:
+    stream = terminal(200)
+    fit(validation_split=0.0)
+    finished = [line for line in stream.shown() if " left" not in line]
+    assert len(finished) == 2
+    assert all(re.search(r" [1-9][0-9,]* samples/s", line) for line in finished)
 
 
 @pytest.mark.slow

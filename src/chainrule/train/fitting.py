@@ -37,6 +37,7 @@ class Fitting:
 
     Attributes:
         position: where it stands; it moves between two native calls.
+        seen: samples that this call of `fit` took of the running epoch, or of the one that has just ended.
         params: what callbacks know of it.
         finished: whether it came to its end: not cut off by an error or a signal.
         cut_off: whether the last epoch was interrupted.
@@ -63,6 +64,7 @@ class Fitting:
         self._validate = validate
         self.params: dict[str, Any] = {}
         self.finished = self.cut_off = False
+        self.seen = 0
 
     # -- epochs -------------------------------------------------------------------------------------------
 
@@ -76,7 +78,7 @@ class Fitting:
         return self.stop.requested or self.model.stop_training
 
     def _epoch(self) -> None:
-        epoch = self.position.epoch
+        epoch, self.seen = self.position.epoch, 0
         if not self.position.batches:
             self.reset()
         self.steps.epoch = self.position.shuffles
@@ -147,6 +149,7 @@ class Fitting:
             pace.took(ran, time.perf_counter() - began)
             samples = self.steps.samples(chunk, done, ran)
             done += ran
+            self.seen += samples
             position = self.position
             self.position = replace(position, batches=position.batches + ran, samples=position.samples + samples)
             if ran:

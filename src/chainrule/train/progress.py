@@ -59,14 +59,13 @@ class _Timed(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start = time.perf_counter()
         self._warm = (0.0, 0)
-        self._first = self.fitting.position.samples  # above 0 where a run goes on inside an epoch
         self._closed = False
 
     def measure(self) -> None:
         """Bring `seconds` and `seen` up to date."""
         if not self._closed:
             self.seconds = max(time.perf_counter() - self._start, 1e-9)
-            self.seen = self.fitting.position.samples - self._first
+            self.seen = self.fitting.seen
 
     def warmed_up(self) -> None:
         """What comes from now on is what `rate` tells: before it, the step was compiled."""
