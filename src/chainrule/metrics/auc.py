@@ -16,6 +16,8 @@ from chainrule.metrics.metric import Totals
 
 __all__ = ["AUC"]
 
+_UPPER = 2.0**26  # more than the samples of a batch
+
 
 class AUC(Totals):
     """Area under the receiver operating characteristic, or under precision over recall.
@@ -72,27 +74,22 @@ class AUC(Totals):
             score = ops.cast(score, "float64")
         # A sum is stored before it is compared with each threshold: the quotients of a softmax are taken once.
         flat = ops.sum(ops.reshape(score, (-1, classes, 1)), axis=-1)
-        # Without weights, a batch's counts are whole numbers, which float32 holds exactly.
-        exact = "float32" if sample_weight is None and classes > 1 else "float64"
+        above = ops.expand_dims(flat, -1) > tensor(self._thresholds[score.dtype.name])
         if classes == 1:
-            own, true = flat, ops.reshape(ops.cast(as_tensor(y_true), exact), (-1, 1))
+            true = ops.reshape(ops.cast(as_tensor(y_true), "float64"), (-1, 1))
         else:
-            numbers = class_numbers(y_true, score)
-            own = ops.sum(ops.where(ops.one_hot(numbers, classes, "bool"), flat, 0.0), axis=-1, keepdims=True)
-            true = ops.reshape(ops.one_hot(numbers, classes, exact), (-1, classes))
-        untrue, above = 1 - true, self._above(ops.expand_dims(flat, -1), exact)
+            true = ops.reshape(ops.one_hot(class_numbers(y_true, score), classes, "float64"), (-1, classes))
+        untrue = 1 - true
         if sample_weight is not None:
-            weight = ops.expand_dims(ops.cast(as_tensor(sample_weight), exact), -1)
-            true, untrue, above = true * weight, untrue * weight, above * ops.expand_dims(weight, -1)
-        hits = ops.matmul(ops.transpose(true, (1, 0)), self._above(own, exact))
-        self.add_to("hits", hits)
-        self.add_to("false", ops.sum(above, axis=0) - hits)
-        self.add_to("hits in all", ops.sum(true, axis=0))
-        self.add_to("false in all", ops.sum(untrue, axis=0))
-
-    def _above(self, scores: Tensor, dtype: str) -> Tensor:
-        """1 where a score, whose last axis has size 1, lies above each threshold."""
-        return ops.cast(scores > tensor(self._thresholds[scores.dtype.name]), dtype)
+            weight = ops.expand_dims(ops.cast(as_tensor(sample_weight), "float64"), -1)
+            true, untrue = true * weight, untrue * weight
+        if sample_weight is None and classes > 1:
+            hits, false = _counted_at_once(true, untrue, above)
+        else:
+            hits, false = _over_samples(true, above), _over_samples(untrue, above)
+        for name, sums, marks in (("hits", hits, true), ("false", false, untrue)):
+            self.add_to(name, sums)
+            self.add_to(f"{name} in all", ops.sum(marks, axis=0))
 
     def result(self) -> float:
         """The area in [0, 1]; NaN before there are samples of both kinds."""
@@ -116,6 +113,19 @@ class AUC(Totals):
         precision = np.divide(hits, decided, out=np.ones_like(hits), where=decided > 0)
         found = ((recall[:, :-1] - recall[:, 1:]) * precision[:, :-1]).sum(axis=1)
         return found
+
+
+def _over_samples(marks: Tensor, above: Tensor) -> Tensor:
+    """``sum_n marks[n, k] above[n, k, t]``."""
+    return ops.sum(ops.where(above, ops.expand_dims(marks, -1), 0.0), axis=0)
+
+
+def _counted_at_once(true: Tensor, untrue: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sums of marks that are 0 or 1 from one: hits in the upper half of a float64, the others in the lower."""
+    marks = ops.sum(ops.expand_dims(true * _UPPER + untrue, -1), axis=-1)  # stored, as the scores are
+    both = _over_samples(marks, above)
+    hits = ops.cast(ops.cast(both / _UPPER, "int32"), "float64")
+    return hits, both - hits * _UPPER
 
 
 def _rounded_down(numbers: Array) -> Array:
