@@ -160,6 +160,20 @@ def test_sums_whose_parts_are_of_different_length(shape: tuple[int, int], symbol
     assert largest == x.max()
 
 
+@pytest.mark.parametrize("columns", [1, 7, 16, 33, 40, 95, 96, 127, 200, 321])
+@pytest.mark.parametrize("middle", [None, 3], ids=["columns", "rows and columns"])
+@pytest.mark.slow
+def test_folds_of_any_width(columns: int, middle: int | None) -> None:
+    """Several registers while they last, then one, then the rest: every column is summed once, in the same order."""
+    shape = (9, columns) if middle is None else (9, middle, columns)
+    graph = cr.trace(lambda x: [ops.sum(x, 0), ops.max(x, 0)], input_spec((None, *shape[1:])), name="f")
+    x = np.random.Generator(np.random.PCG64(0)).normal(size=shape).astype(np.float32)
+    for checked in (False, True):
+        total, largest = Native(graph, batch=9, checked=checked)(x)
+        np.testing.assert_array_equal(total, x.sum(0, dtype=np.float64).astype(np.float32))
+        np.testing.assert_array_equal(largest, x.max(0))
+
+
 def test_what_all_lanes_share_is_loaded_where_any_lane_may() -> None:
     """Lanes that straddle the seam of a concatenation: the first lane's guard does not speak for the others."""
     graph = cr.trace(lambda x, y: ops.concat([x * y, x / y], 1), input_spec((None, 5)), input_spec((None, 1)), name="f")

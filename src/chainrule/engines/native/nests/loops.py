@@ -95,7 +95,8 @@ class _Loops:
             count = self.f.sub(high, start)
             whole = count // lanes * lanes if isinstance(count, int) else self._down(count, lanes)
             middle = self.f.add(start, whole)
-            self._last(axis, start, middle, lanes)
+            if whole != 0:
+                self._last(axis, start, middle, lanes)
             start = middle
         if not ends_whole(self.nest, position, min(widths, default=1)) and not (
             isinstance(start, int) and isinstance(high, int) and start >= high
