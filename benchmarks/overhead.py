@@ -158,13 +158,13 @@ def _loop(samples: int, rounds: int) -> dict[str, float]:
             )
             mark()
     python, work = ([after - before for before, after in itertools.pairwise(times)] for times in (marks, busy))
-    each = min(python[2:-1])  # the first epoch and the end hold what is done once
+    each = statistics.fmean(python[2:-1])  # the first epoch and the end hold what is done once
     return {
         "bare steps": without * steps,
         "steps with metrics less bare ones": (with_metrics - without) * steps,
         "the metrics' own kernels": sum(kernel.seconds for kernel in kernels if "metrics" in kernel.where) * steps,
         "Python: callbacks, files, progress": each,
-        "the same as processor time": min(work[2:-1]),
+        "the same as processor time": statistics.fmean(work[2:-1]),
         "validation's forward runs": native["evaluate"] / LOOP_EPOCHS,
         "once a fit: imports, checks, the data's hash": sum(python) - LOOP_EPOCHS * each,
     }

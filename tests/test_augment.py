@@ -10,6 +10,7 @@ import pytest
 import chainrule as cr
 from chainrule import augment
 from chainrule.augment.base import Augmentation, augmented, described, get_augmentation
+from chainrule.augment.geometry import cosine, sine, within_half_a_turn
 from chainrule.augment.mixing import _beta_quantiles
 from chainrule.engines import Executable as Reference
 from chainrule.engines.native.executable import Executable as Native
@@ -251,3 +252,16 @@ def test_validation_is_not_augmented() -> None:
 def test_what_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize("degrees", [-360.0, -270.0, -181.0, 190.0, 359.0, 720.0])
+def test_angles_beyond_half_a_turn_turn_as_far(degrees: float) -> None:
+    angle = within_half_a_turn(cr.tensor(np.full(1, np.deg2rad(degrees), np.float32)))
+    assert abs(angle.item()) <= np.pi + 1e-5
+    assert cosine(angle).item() == pytest.approx(np.cos(np.deg2rad(degrees)), abs=2e-6)
+    assert sine(angle).item() == pytest.approx(np.sin(np.deg2rad(degrees)), abs=2e-6)
+
+
+def test_angles_within_half_a_turn_stay_as_they_are() -> None:
+    angles = np.linspace(-3.1415, 3.1415, 1001, dtype=np.float32)
+    np.testing.assert_array_equal(within_half_a_turn(cr.tensor(angles)).numpy(), angles)

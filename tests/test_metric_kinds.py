@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 
 import chainrule as cr
 from chainrule import metrics
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, ShapeError
 
 Array = np.ndarray[Any, Any]
 
@@ -174,3 +174,47 @@ def test_thresholds_follow_the_loss() -> None:
     scores, labels = np.array([[-1.0], [0.2], [3.0]], np.float32), np.array([[0.0], [1.0], [1.0]], np.float32)
     assert of(metrics.get_metric("recall", loss), labels, scores) == 1.0
     assert of(metrics.get_metric("auc", loss), labels, scores) == 1.0
+
+
+def counted(labels: Array, scores: Array, weights: Array, thresholds: Array) -> tuple[Array, Array]:
+    """AUC's counts above each threshold, as they are defined."""
+    classes = scores.shape[1]
+    true = labels if classes == 1 else np.eye(classes)[labels]
+    above = scores.astype(np.float64)[:, :, None] > thresholds
+    return tuple((marks[:, :, None] * weights[:, None, None] * above).sum(0) for marks in (true, 1.0 - true))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("classes", [1, 2, 7])
+def test_auc_counts_every_sample_at_its_own_threshold(classes: int, weighted: bool, dtype: str) -> None:
+    """Scores that are thresholds, and their neighbours: all counts are right, and whole without weights."""
+    metric = metrics.AUC(num_thresholds=11)
+    thresholds = np.array([-1e-7, *(np.arange(1, 10) / 10), 1 + 1e-7])
+    near = [np.nextafter(thresholds.astype(dtype), np.array(way, dtype)) for way in (-9, 9)]
+    values = np.clip(np.concatenate([thresholds.astype(dtype), *near]), 0, 1)
+    rng = np.random.Generator(np.random.PCG64(classes))
+    scores = rng.choice(values, (60, classes)).astype(dtype)
+    labels = rng.integers(0, max(2, classes), (60, 1) if classes == 1 else 60)
+    weights = rng.random(60) if weighted else np.ones(60)
+    of(metric, labels, scores, weights if weighted else None)
+    for name, wanted in zip(("hits", "false"), counted(labels, scores, weights, thresholds), strict=True):
+        if weighted:
+            np.testing.assert_allclose(metric.total(name), wanted, rtol=1e-12, atol=1e-12)
+        else:
+            np.testing.assert_array_equal(metric.total(name), wanted)
+
+
+@pytest.mark.parametrize("kind", [metrics.Precision, metrics.ConfusionMatrix, metrics.AUC])
+def test_weights_of_samples_are_those_of_their_positions(kind: type[metrics.Totals]) -> None:
+    rng = np.random.Generator(np.random.PCG64(0))
+    scores = rng.random((4, 5, 5, 3))
+    labels, weights = rng.integers(0, 3, (4, 5, 5)), rng.random(4)
+    maps, flat, places = kind(), kind(), kind()
+    maps.update_state(cr.tensor(labels), cr.tensor(scores), cr.tensor(weights))
+    places.update_state(cr.tensor(labels), cr.tensor(scores), cr.tensor(np.tile(weights[:, None, None], (1, 5, 5))))
+    flat.update_state(cr.tensor(labels.reshape(-1)), cr.tensor(scores.reshape(-1, 3)), cr.tensor(weights.repeat(25)))
+    np.testing.assert_allclose(maps.result(), flat.result())
+    np.testing.assert_allclose(places.result(), flat.result())
+    with pytest.raises(ShapeError, match="expected one for each sample or position"):
+        maps.update_state(cr.tensor(labels), cr.tensor(scores), cr.tensor(np.ones((4, 5, 5, 3))))

@@ -16,7 +16,8 @@ import pytest
 
 import chainrule as cr
 from chainrule.cli import machine, selftest
-from chainrule.cli.layout import pairs, table
+from chainrule.cli.layout import pairs
+from chainrule.columns import table
 from chainrule.engines.native import threads
 from chainrule.engines.native.executable import Executable
 from chainrule.engines.native.jit import Target

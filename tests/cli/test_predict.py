@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
+from chainrule.cli.output import say_json
 from chainrule.data import digits, fashion_mnist
 from tests.cli.support import Command, idx_bytes
 
@@ -146,3 +150,26 @@ def test_damaged_files(refused: Callable[..., str], digits_run: Path, five: np.n
     for length in {0, 1, 3, 7, 20, len(whole) // 2, len(whole) - 1}:
         path.write_bytes(whole[:length])
         assert refused("predict", digits_run, path)
+
+
+@pytest.mark.slow
+def test_numbers_that_are_none_are_null(chainrule: Command, digits_run: Path, five: np.ndarray) -> None:
+    model = cr.load_model(digits_run / "model.safetensors")
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    model.save(Path("nan.safetensors"))
+    np.save("images.npy", five)
+    printed = chainrule("predict", "nan.safetensors", "images.npy", "--json")
+    assert (printed.status, printed.err) == (0, "")
+    for line in printed.out.splitlines():
+        found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert set(found["probabilities"].values()) == {None}
+
+
+def test_json_is_json_on_any_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding in ("ascii", "utf-8", "latin-1"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+        monkeypatch.setattr("sys.stdout", stream)
+        say_json({"猫": [math.nan, 0.5, (math.inf, "é\udcff")]})
+        stream.flush()
+        text = stream.buffer.getvalue().decode(encoding)
+        assert json.loads(text) == {"猫": [None, 0.5, [None, "é\udcff"]]}

@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,3 +274,27 @@ def test_a_disk_that_fills(chainrule: Command, shapes: Path, small_disk: Path, w
     filler.unlink()
     assert chainrule("resume", run).status == 0
     assert_the_same(run, whole)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"settings": {"epochs": None}}, "'r/config.json': epochs: expected a value, got none"),
+        ("config.json", {"settings": {"batch-size": 8}}, "'r/config.json': the setting 'batch_size' appears twice"),
+        ("config.json", {"data_sha256": None}, "'r/config.json': there is no 'data_sha256'"),
+        ("result.json", {"interrupted": ...}, "'r/result.json': there is no 'interrupted'"),
+    ],
+)
+@pytest.mark.slow
+def test_files_of_a_run_that_were_edited(
+    refused: Callable[..., str], whole: Path, file: str, change: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(whole, "r")
+    found = json.loads((Path("r") / file).read_text())
+    for name, value in change.items():
+        if value is ...:
+            del found[name]
+        else:
+            found[name] = {**found[name], **value} if isinstance(value, dict) else value
+    (Path("r") / file).write_text(json.dumps(found))
+    assert refused("resume", "r").startswith(message)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import chainrule as cr
+from chainrule.columns import text_width
 from chainrule.models.summary import summary_of
 from chainrule.networks import NETWORKS, digits, get_network
 from tests.cli.support import Command
@@ -81,3 +83,13 @@ def test_a_summary_as_an_object(chainrule: Command, digits_run: Path) -> None:
             line.split()[:2] == [layer["name"], layer["class"]] and f"{layer['flops']:,}" in line
             for line in table.splitlines()
         )
+
+
+def test_names_of_any_width(chainrule: Command) -> None:
+    long = "a_long_name_of_a_network_that_is_wider_than_forty_columns"
+    layers = [cr.Input((4,)), cr.layers.Dense(3, name="密集連接層的第一個權重層")]
+    text = summary_of(cr.Sequential(layers, name=long)).text(40).splitlines()
+    assert text[0].startswith("model 'a_long_name")
+    assert text[0].endswith("_columns'")
+    assert text[1].split() == ["layer", "output", "parameters"]
+    assert max(map(text_width, text)) <= 40

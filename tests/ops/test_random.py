@@ -155,3 +155,11 @@ def test_scaled_draws() -> None:
     z = cr.random.normal((1000,), mean=5, stddev=0.1).data
     assert abs(z.mean() - 5) < 0.02
     assert sorted(cr.random.permutation(5).numpy().tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_equal_keys_of_a_permutation_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = np.random.Generator(np.random.PCG64(0)).integers(0, 3, (500, 2)).astype(np.uint32)
+    monkeypatch.setattr("chainrule.ops.random._words", lambda *arguments: few)
+    order = ops.random_permutation(*cr.random.words(0), size=500, stream=1).data
+    pairs = [tuple(pair) for pair in few.tolist()]
+    assert order.tolist() == sorted(range(500), key=lambda number: pairs[number])

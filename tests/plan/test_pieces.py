@@ -191,3 +191,14 @@ def test_a_place_before_the_first_element_stops_nothing() -> None:
         return cr.gradients(loss, [x])[0]
 
     assert_engines_agree(traced(function, (None, 8, 4, 4)), normal(3, 8, 4, 4))
+
+
+@pytest.mark.parametrize("start", [1, 3, 5, 8, 32])
+@pytest.mark.slow
+def test_what_repeats_beside_a_cut_is_read_where_it_lies(start: int) -> None:
+    """Units of a piece begin where vectors do not: an index that repeats is then no whole vector's."""
+
+    def padded(b: Any, c: Any) -> Any:
+        return ops.pad(ops.reshape(b * c, (-1,)), ((start, 0),))
+
+    assert_engines_agree(traced(padded, (1024, 64), (64,)), normal(1024, 64), normal(64))

@@ -437,3 +437,50 @@ def test_a_generator_cannot_go_on(tmp_path: Path) -> None:
             forever(parts()), steps_per_epoch=3, verbose=0, callbacks=cr.callbacks.BackupAndRestore(tmp_path / "b")
         )
     assert not int(model.optimizer.iterations.data)
+
+
+@pytest.mark.slow
+def test_validation_that_is_used_up_is_an_error_and_no_nan() -> None:
+    made = iter(parts())
+
+    class Once:
+        def __iter__(self) -> Iterator[Item]:
+            return made
+
+    with pytest.raises(DataError, match=r"there are no batches to evaluate; expected one or more .*give a function"):
+        make().fit(X, Y, epochs=3, verbose=0, validation_data=Once())
+    with pytest.raises(ConfigError, match="validation_data: a generator can be run through only once, and 2 epochs"):
+        make().fit(X, Y, initial_epoch=1, epochs=4, validation_freq=2, verbose=0, validation_data=iter(parts()))
+
+
+@pytest.mark.slow
+def test_a_generator_to_validate_with_cannot_go_on(tmp_path: Path) -> None:
+    backup = cr.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(CheckpointError, match="validation_data: a generator can be run through only once"):
+        make().fit(
+            X,
+            Y,
+            epochs=2,
+            verbose=0,
+            validation_data=forever(parts()),
+            validation_steps=COUNT,
+            callbacks=[backup],
+        )
+
+
+@pytest.mark.parametrize("way", ["named", "only by name", "second", "first"])
+def test_a_function_gets_the_epoch_where_it_asks_for_it(way: str) -> None:
+    seen: list[int] = []
+
+    def give(epoch: int) -> Iterator[Item]:
+        seen.append(epoch)
+        return iter(parts())
+
+    ways: dict[str, Callable[..., Any]] = {
+        "named": lambda epoch=7: give(epoch),
+        "only by name": lambda *, epoch: give(epoch),
+        "second": lambda size=8, epoch=7: give(epoch),
+        "first": lambda number: give(number),
+    }
+    make().fit(ways[way], epochs=3, verbose=0)
+    assert seen == [0, 1, 2]

@@ -231,6 +231,8 @@ def test_a_model_every_few_batches(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_filled_in(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be filled in \('val_loss'\); there are epoch, loss"):
         train(kinds.ModelCheckpoint(tmp_path / "{val_loss}.safetensors"))
+    with pytest.raises(ConfigError, match=r"the name .* cannot be filled in .*; there are epoch, loss"):
+        train(kinds.ModelCheckpoint(tmp_path / "{loss.x}.safetensors"), epochs=1)
 
 
 @pytest.mark.slow
@@ -451,3 +453,9 @@ def test_folders_are_made_before_the_first_step(tmp_path: Path) -> None:
         assert not int(built.optimizer.iterations.data)
     train(kinds.ModelCheckpoint(tmp_path / "{epoch}" / "a.safetensors"), epochs=2)
     assert (tmp_path / "2" / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize("separator", ["", ";;", '"', "\n"])
+def test_a_separator_is_one_character(separator: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="CSVLogger: separator is one character"):
+        kinds.CSVLogger(tmp_path / "a.csv", separator=separator)

@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule import ops
 from chainrule.augment.base import Augmentation, Key
-from chainrule.augment.geometry import centre_mask, cosine, each, sine, size_of_axis
+from chainrule.augment.geometry import centre_mask, cosine, each, sine, size_of_axis, within_half_a_turn
 from chainrule.errors import ConfigError
 from chainrule.graph.tensor import Tensor, tensor
 
@@ -78,6 +78,7 @@ class RandomColour(Augmentation):
 def _turned(x: Tensor, angle: Tensor) -> Tensor:
     """Chrominance turned by an angle."""
     y, i, q = (_mixed(x, _TO_YIQ[n : n + 1]) for n in range(3))
+    angle = within_half_a_turn(angle)
     c, s = cosine(angle), sine(angle)
     turned = ops.concat([y, i * c - q * s, i * s + q * c], axis=-1)
     return _mixed(turned, np.linalg.inv(_TO_YIQ))

@@ -14,7 +14,17 @@ from chainrule.checks import check_at_least
 from chainrule.errors import ConfigError
 from chainrule.graph.tensor import Tensor, tensor
 
-__all__ = ["RandomAffine", "RandomCrop", "RandomFlip", "centre_mask", "cosine", "each", "sine", "size_of_axis"]
+__all__ = [
+    "RandomAffine",
+    "RandomCrop",
+    "RandomFlip",
+    "centre_mask",
+    "cosine",
+    "each",
+    "sine",
+    "size_of_axis",
+    "within_half_a_turn",
+]
 
 _Direction = Literal["horizontal", "vertical", "both"]
 
@@ -107,7 +117,7 @@ class RandomAffine(Augmentation):
 
     def change(self, x: Tensor, key: Key) -> Tensor:
         height, width = size_of_axis(x, 1), size_of_axis(x, 2)
-        angle = key.uniform(-self.rotation, self.rotation) * (math.pi / 180)
+        angle = within_half_a_turn(key.uniform(-self.rotation, self.rotation) * (math.pi / 180))
         lean = key.uniform(-self.shear, self.shear) * (math.pi / 180)
         factor = 1 / key.uniform(self.scale[0], self.scale[1])
         down = key.uniform(-self._shifts[0], self._shifts[0]) * float(height)
@@ -191,6 +201,13 @@ def centre_mask(x: Tensor, down: Tensor, right: Tensor, side: float) -> Tensor:
 def each(values: Tensor, rank: int = 4) -> Tensor:
     """A number for each sample, ``(batch, 1)``, to broadcast over the sample's axes."""
     return ops.reshape(values, (values.shape[0], *(1,) * (rank - 1)))
+
+
+def within_half_a_turn(angle: Tensor) -> Tensor:
+    """The same angle without whole turns; one that is within half a turn stays as it is, to the bit."""
+    turns = angle * (0.5 / math.pi)
+    whole = ops.cast(turns + ops.where(turns < 0, -0.5, 0.5), "int32")
+    return angle - ops.cast(whole, angle.dtype) * (2 * math.pi)
 
 
 def cosine(angle: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import textwrap
@@ -12,7 +11,7 @@ from typing import Any
 
 from chainrule.cli.layout import columns
 from chainrule.cli.names import known_name
-from chainrule.cli.output import say
+from chainrule.cli.output import say, say_json
 from chainrule.data.check import FolderReport, PartReport, check_data
 from chainrule.data.download import Download, fetch, note
 from chainrule.data.published import DATA_SETS
@@ -41,15 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     report = check_data(arguments.folder, workers=min(4, os.cpu_count() or 1))
     if arguments.json:
-        say(json.dumps(_as_json(report), ensure_ascii=not _prints_unicode()))
+        say_json(_as_json(report))
     else:
         for line in _lines(report):
             say(line)
     return _PROBLEMS if report.problems() else 0
-
-
-def _prints_unicode() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
 def _as_json(report: FolderReport) -> dict[str, Any]:

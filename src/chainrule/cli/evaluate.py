@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
 
 from chainrule.cli.classifier import Classifier, Score
-from chainrule.cli.layout import text_width
 from chainrule.cli.opened import given_source, open_model
 from chainrule.cli.output import say, say_json
 from chainrule.cli.parts import Data
+from chainrule.columns import text_width
 
 __all__ = ["run"]
 
@@ -39,7 +38,7 @@ def _as_json(data: str, score: Score, names: tuple[str, ...]) -> dict[str, Any]:
         "samples": score.samples,
         "correct": score.correct,
         "accuracy": score.accuracy,
-        "loss": score.loss if math.isfinite(score.loss) else None,
+        "loss": score.loss,
         "classes": [
             {"name": name, "samples": total, "correct": correct, "accuracy": correct / total if total else None}
             for name, (correct, total) in zip(names, score.by_class(), strict=True)

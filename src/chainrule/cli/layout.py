@@ -6,15 +6,13 @@ import os
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["columns", "has_colour", "known_columns", "painted", "pairs", "table", "text_width"]
+__all__ = ["columns", "has_colour", "known_columns", "painted", "pairs"]
 
 _WIDEST = 100
 _NARROWEST = 20
 _MOST_LABEL = 16
-_SHORTEST = 9
 _COLOURS = {"green": 32, "red": 31, "bold": 1}
 
 
@@ -27,16 +25,6 @@ def known_columns() -> int | None:
     """How wide the terminal is; None where there is none, and lines may be as long as they are."""
     found = shutil.get_terminal_size((0, 0)).columns
     return max(_NARROWEST, found) if found else None
-
-
-def text_width(text: str) -> int:
-    """How many columns of a terminal a text takes; a Chinese character takes two.
-
-    >>> text_width("猫 cat")
-    6
-    """
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
 
 def has_colour() -> bool:
@@ -66,31 +54,3 @@ def pairs(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
         lines.append(f"  {name:{label}}  {first}".rstrip())
         lines += [f"  {'':{label}}  {line}" for line in rest]
     return lines
-
-
-def table(rows: Sequence[Sequence[str]], numbers: int, width: int, flexible: int = 0) -> list[str]:
-    """Rows under a header: the first columns are text, the last `numbers` are on the right.
-
-    Args:
-        rows: the header first.
-        numbers: how many columns are numbers.
-        width: of a line, at most.
-        flexible: the column that is cut where lines would be wider.
-
-    >>> table([("kernel", "FLOPs"), ("conv2d", "12"), ("dense_and_more", "3")], 1, 16)
-    ['kernel     FLOPs', '----------------', 'conv2d        12', 'dense_...      3']
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    over = sum(widths) + 2 * (len(widths) - 1) - width
-    widths[flexible] = max(_SHORTEST, widths[flexible] - max(0, over))
-    texts = len(widths) - numbers
-    lines = []
-    for row in rows:
-        cells = [_cut(cell, widths[i]) if i == flexible else cell for i, cell in enumerate(row)]
-        placed = [c.ljust(w) if i < texts else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        lines.append("  ".join(placed).rstrip())
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -12,7 +12,7 @@ from typing import Any
 from chainrule.cli.output import warn
 from chainrule.cli.parts import Data, as_classes
 from chainrule.cli.run import MODEL_FILE, SEEDS_FILE, Run
-from chainrule.cli.settings import checked, source_from
+from chainrule.cli.settings import checked, recorded, source_from
 from chainrule.cli.sources import Source
 from chainrule.errors import ConfigError, RunFolderError
 from chainrule.files import reason
@@ -57,7 +57,7 @@ class Opened:
         own = data is None or (bool(known) and source_from({"data": data}).data == source_from(known).data)
         if own:
             taken = {key: known[key] for key in _SOURCE if known.get(key) is not None}
-            source = source_from({**taken, "data": known["data"], **given})
+            source = source_from({**taken, "data": source_from(known).data, **given})
         else:
             source = source_from({**self._as_the_model_takes(data), "data": data, **given})
         found = source.load(all_to_test=not own)
@@ -130,6 +130,7 @@ def open_run(folder: Path) -> Run:
 
     Raises:
         RunFolderError: there is none.
+        ConfigError: its configuration is not one that a run wrote.
     """
     if not folder.is_dir():
         raise RunFolderError(f"there is no run folder '{folder}'")
@@ -138,9 +139,12 @@ def open_run(folder: Path) -> Run:
             runs = sorted(entry.name for entry in folder.glob("seed-*"))
             raise RunFolderError(f"'{folder}' holds a run for each of several seeds; name one of {', '.join(runs)}")
         raise RunFolderError(f"'{folder}' holds no config.json, so it is not the folder of a run")
-    config = read_config(folder / "config.json")
-    _settings_in(config, folder / "config.json")
-    return Run(folder, config)
+    path = folder / "config.json"
+    config = read_config(path)
+    _settings_in(config, path)
+    if not isinstance(config.get("data_sha256"), str):
+        raise ConfigError(f"'{path}': there is no 'data_sha256'; expected a configuration that chainrule train wrote")
+    return Run(folder, {**config, "settings": recorded(config["settings"], f"'{path}': ")})
 
 
 def read_seeds(folder: Path) -> tuple[list[int], dict[str, Any]]:

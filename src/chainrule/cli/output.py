@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,7 @@ class JSONLines(Callback):
     """An object after each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        numbers = {name: value if math.isfinite(value) else None for name, value in (logs or {}).items()}
-        say_json({"event": "epoch", "epoch": epoch + 1, **numbers})
+        say_json({"event": "epoch", "epoch": epoch + 1, **(logs or {})})
 
 
 def say(text: str) -> None:
@@ -71,8 +71,23 @@ def say(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a value as JSON on one line."""
-    say(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """Print a value as JSON on one line: numbers that are not finite as null, what the stream lacks escaped."""
+    strict = _strict(value)
+    text = json.dumps(strict, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(strict, allow_nan=False)
+    say(text)
+
+
+def _strict(value: Any) -> Any:
+    """What strict JSON can hold."""
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_new_file(path: Path, option: str) -> None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule.cli.chosen import chosen_model
-from chainrule.cli.layout import columns, pairs, table
+from chainrule.cli.layout import columns, pairs
 from chainrule.cli.names import known_name
 from chainrule.cli.output import say
 from chainrule.cli.usual import compile_as_usual, training_step
+from chainrule.columns import table
 from chainrule.engines.native.jit import host_target
 from chainrule.engines.native.priced import Priced
 from chainrule.errors import ConfigError

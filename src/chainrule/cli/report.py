@@ -129,5 +129,6 @@ def _result(training: Training, history: History, score: Score | None, interrupt
         "parameters": training.model.count_params(),
         "epochs": len(history.epoch),
         "seconds": round(training.files.seconds, 3),
+        "finite_loss": is_finite(history),
         "interrupted": interrupted,
     }

@@ -13,7 +13,7 @@ from chainrule.cli.parts import hold_out
 from chainrule.cli.run import SEEDS_FILE, Run
 from chainrule.cli.settings import Settings, checked, source_from
 from chainrule.cli.sources import DATA_SETS
-from chainrule.cli.train import carry_on, train_each, train_one
+from chainrule.cli.train import NOT_FINITE, carry_on, train_each, train_one
 from chainrule.cli.training import Training
 from chainrule.errors import CheckpointError, ConfigError
 from chainrule.files import remove_drafts
@@ -82,7 +82,7 @@ class _Resuming:
         def train(seed: int, own: Path) -> tuple[dict[str, Any], int]:
             if seed in finished:
                 runs[seed].tidy()
-                return finished[seed], 0
+                return finished[seed], 0 if finished[seed].get("finite_loss", True) else NOT_FINITE
             return self.one(runs[seed]) if seed in runs else train_one(options, seed, own, self.output)
 
         return train_each(folder, seeds, options, train, self.output)
@@ -91,6 +91,7 @@ class _Resuming:
         """The settings with the place where the data are now."""
         if self.data is None:
             return settings
-        if settings["data"] == "digits":
+        known = source_from(settings).data
+        if known == "digits":
             raise ConfigError("the digits come with scikit-learn; leave --data away")
-        return {**settings, **checked({"folder" if settings["data"] in DATA_SETS else "data": self.data})}
+        return {**settings, **checked({"folder" if known in DATA_SETS else "data": self.data})}

@@ -49,20 +49,25 @@ class Run:
         """The folder of checkpoints, while the run has not come to its end."""
         return self.folder / "checkpoints"
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The name of each class."""
-        return tuple(self.config["class_names"])
-
     def result(self) -> dict[str, Any] | None:
-        """What the run came to; None while it has not."""
+        """What the run came to; None while it has not.
+
+        Raises:
+            ConfigError: the file holds something else.
+        """
         path = self.folder / RESULT_FILE
-        return read_config(path) if path.exists() else None
+        if not path.exists():
+            return None
+        result = read_config(path)
+        for name in ("test_accuracy", "test_loss", "correct", "test_samples", "interrupted"):
+            if name not in result:
+                raise ConfigError(f"'{path}': there is no {name!r}; expected a result that chainrule train wrote")
+        return result
 
     def is_finished(self) -> bool:
         """Whether there is nothing to go on with."""
         result = self.result()
-        return result is not None and not result.get("interrupted")
+        return result is not None and not result["interrupted"]
 
     def forget_if_nothing_was_learned(self) -> None:
         """Take the configuration away again if there is nothing else, so that the folder goes too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from chainrule import optimizers
@@ -20,7 +20,7 @@ from chainrule.metrics import get_metric
 from chainrule.networks import NETWORKS
 from chainrule.optimizers import Optimizer, get_optimizer
 
-__all__ = ["OPTIMIZERS", "SETTINGS", "Settings", "checked", "source_from"]
+__all__ = ["OPTIMIZERS", "SETTINGS", "Settings", "checked", "recorded", "source_from"]
 
 OPTIMIZERS = tuple(
     sorted(
@@ -206,6 +206,27 @@ def source_from(options: Mapping[str, Any]) -> Source:
         options.get("fit", "cover"),
         options.get("workers", USUAL["workers"]),
     ).settled()
+
+
+def recorded(settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """The settings of a run as its folder keeps them: `checked`, and None where a setting was left away.
+
+    Args:
+        settings: what the file holds.
+        where: as for `checked`.
+
+    Raises:
+        ConfigError: as `checked`; or there is no value where one must be.
+    """
+    found = checked(settings, where)
+    optional = {field.name for field in fields(Settings) if "None" in str(field.type)}
+    for given, value in settings.items():
+        name = given.replace("-", "_")
+        if value is None:
+            if name not in optional:
+                raise ConfigError(f"{where}{name}: expected a value, got none")
+            found[name] = None
+    return found
 
 
 def checked(options: Mapping[str, Any], where: str = "") -> dict[str, Any]:

@@ -72,8 +72,8 @@ class Source:
             raise ConfigError(
                 f"the data set {self.data} comes with a test part; --test-fraction is for data without one"
             )
-        if kind not in ("csv", "pictures") and (self.size or self.channels):
-            raise ConfigError(f"--size and --channels are for pictures; the data set {self.data} has its own")
+        if kind not in ("csv", "pictures") and (self.size or self.channels or self.fit != "cover"):
+            raise ConfigError(f"--size, --channels and --fit are for pictures; the data set {self.data} has its own")
         if kind == "digits" and self.seed > _LAST_DIGITS_SEED:
             raise ConfigError(f"the seed of the digits' split lies in 0..{_LAST_DIGITS_SEED}, got {self.seed}")
 

@@ -21,9 +21,9 @@ from chainrule.errors import ConfigError
 from chainrule.files import write_text_atomic
 from chainrule.search import learning_rate_test
 
-__all__ = ["carry_on", "run", "train_each", "train_one"]
+__all__ = ["NOT_FINITE", "carry_on", "run", "train_each", "train_one"]
 
-_NOT_FINITE = 1
+NOT_FINITE = 1
 """The exit status of a training whose loss ceased to be a number."""
 
 
@@ -87,7 +87,7 @@ def carry_on(training: Training) -> tuple[dict[str, Any], int]:
         result = conclude(training, history)
     if result["interrupted"]:
         return result, 128 + (history.signal or signal.SIGINT)
-    return result, 0 if is_finite(history) else _NOT_FINITE
+    return result, 0 if is_finite(history) else NOT_FINITE
 
 
 def _find_learning_rate(options: Mapping[str, Any], path: Path, output: Output) -> int:

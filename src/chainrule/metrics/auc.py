@@ -11,7 +11,7 @@ from chainrule.checks import check_at_least
 from chainrule.errors import ConfigError
 from chainrule.graph.op import Array
 from chainrule.graph.tensor import Tensor, as_tensor, tensor
-from chainrule.metrics.labels import class_count, class_numbers
+from chainrule.metrics.labels import class_count, class_numbers, row_weights
 from chainrule.metrics.metric import Totals
 
 __all__ = ["AUC"]
@@ -81,7 +81,7 @@ class AUC(Totals):
             true = ops.reshape(ops.one_hot(class_numbers(y_true, score), classes, "float64"), (-1, classes))
         untrue = 1 - true
         if sample_weight is not None:
-            weight = ops.expand_dims(ops.cast(as_tensor(sample_weight), "float64"), -1)
+            weight = row_weights(sample_weight, score)
             true, untrue = true * weight, untrue * weight
         if sample_weight is None and classes > 1:
             hits, false = _counted_at_once(true, untrue, above)

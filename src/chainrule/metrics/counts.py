@@ -10,8 +10,8 @@ import numpy as np
 from chainrule import ops
 from chainrule.errors import ConfigError
 from chainrule.graph.op import Array
-from chainrule.graph.tensor import Tensor, as_tensor
-from chainrule.metrics.labels import decisions
+from chainrule.graph.tensor import as_tensor
+from chainrule.metrics.labels import decisions, row_weights
 from chainrule.metrics.metric import Totals
 
 __all__ = ["ConfusionMatrix", "F1Score", "Precision", "Recall"]
@@ -50,7 +50,7 @@ class _Decisions(Totals):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         true, decided = decisions(y_true, y_pred, self.threshold)
-        weight = None if sample_weight is None else _column(sample_weight, true)
+        weight = None if sample_weight is None else row_weights(sample_weight, as_tensor(y_pred))
         for name, marks in (("hits", true * decided), ("decided", decided), ("true", true)):
             self.add_to(name, ops.sum(marks if weight is None else marks * weight, axis=0))
 
@@ -70,12 +70,6 @@ class _Decisions(Totals):
     @abstractmethod
     def share(self, hits: Array, decided: Array, true: Array) -> Array:
         """The number of each class from its counts."""
-
-
-def _column(sample_weight: Any, like: Tensor) -> Tensor:
-    """A weight for each row of the decisions."""
-    weights = ops.cast(as_tensor(sample_weight), "float64")
-    return ops.expand_dims(weights, -1) if weights.ndim == 1 else weights
 
 
 def _quotient(a: Array, b: Array) -> Array:
@@ -164,7 +158,7 @@ class ConfusionMatrix(Totals):
         if true.shape[-1] == 1:
             true, decided = (ops.concat([1 - marks, marks], axis=-1) for marks in (true, decided))
         if sample_weight is not None:
-            true = true * _column(sample_weight, true)
+            true = true * row_weights(sample_weight, as_tensor(y_pred))
         self.add_to("counts", ops.matmul(ops.transpose(true, (1, 0)), decided))
 
     def result(self) -> Array:

@@ -9,7 +9,7 @@ from chainrule.errors import ShapeError
 from chainrule.graph.dims import format_shape
 from chainrule.graph.tensor import Tensor, as_tensor
 
-__all__ = ["class_count", "class_numbers", "decisions"]
+__all__ = ["class_count", "class_numbers", "decisions", "row_weights"]
 
 
 def class_count(prediction: Tensor) -> int:
@@ -40,6 +40,25 @@ def class_numbers(y_true: Any, prediction: Tensor) -> Tensor:
             f"{format_shape(prediction.shape)}"
         )
     return ops.cast(labels, "int32")
+
+
+def row_weights(sample_weight: Any, prediction: Tensor) -> Tensor:
+    """A weight for each row of `decisions`, ``(rows, 1)`` in float64: each position of a map has its sample's.
+
+    Raises:
+        ShapeError: weights that belong neither to samples nor to positions.
+    """
+    weights = ops.cast(as_tensor(sample_weight), "float64")
+    places = prediction.ndim - 1
+    if weights.ndim == prediction.ndim and weights.shape[-1] == 1:
+        weights = ops.squeeze(weights, -1)
+    if not 1 <= weights.ndim <= places:
+        raise ShapeError(
+            f"weights of shape {format_shape(weights.shape)} do not fit predictions of shape "
+            f"{format_shape(prediction.shape)}; expected one for each sample or position"
+        )
+    weights = ops.reshape(weights, (*weights.shape, *(1 for _ in range(places - weights.ndim))))
+    return ops.reshape(ops.broadcast_to(weights, prediction.shape[:-1]), (-1, 1))
 
 
 def decisions(y_true: Any, y_pred: Any, threshold: float) -> tuple[Tensor, Tensor]:

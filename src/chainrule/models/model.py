@@ -229,7 +229,8 @@ class Model(Layer):
             sample_weight: what each sample counts in the loss.  Losses are weighted, not normalised: the loss of a
                 batch is the sum of its weighted losses divided by its samples.
             initial_epoch: the number of the first epoch, to go on counting where an earlier call ended.
-            steps_per_epoch: end an epoch after so many batches; the next one begins anew, but a generator goes on.
+            steps_per_epoch: end an epoch after so many batches, where the data have as many; the next one begins anew,
+                but a generator goes on, and must have them.
             validation_steps: the same for the validation.
             validation_batch_size: samples in a batch of the validation; by default that of the training.
             validation_freq: validate after every so many epochs.

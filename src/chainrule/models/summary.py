@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from chainrule.columns import shortened, table, text_width
 from chainrule.errors import ConfigError
 from chainrule.graph.dims import Shape, bind_size, format_shape
 from chainrule.graph.trace import trace
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from chainrule.models.model import Model
 
 __all__ = ["LayerRow", "Summary", "summarise", "summary_of"]
-
-_SHORTEST_NAME = 9
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ class Summary:
         """The table and the totals.
 
         Args:
-            width: of a line, at most: kinds, then FLOPs are left out and names shortened where there is no room.  By
-                default as wide as needed.
+            width: of a line, at most: kinds, then FLOPs are left out and names shortened where there is no room, down
+                to nine columns.  By default as wide as needed.
         """
         rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "FLOPs")]
         for row in self.layers:
@@ -79,10 +78,9 @@ class Summary:
         )
         head = f"model {self.name!r}"
         if width is None:
-            return "\n".join([head, *_table(rows, 3), *facts])
-        wrapped = (line for fact in (head, *facts) for line in textwrap.wrap(fact, width, subsequent_indent="  "))
-        first, *others = wrapped
-        return "\n".join([first, *_fitted(rows, width), *others])
+            return "\n".join([head, *table(rows, 2), *facts])
+        totals = (line for fact in facts for line in textwrap.wrap(fact, width, subsequent_indent="  "))
+        return "\n".join([shortened(head, width), *_fitted(rows, width), *totals])
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON can hold it; the batch size in a shape is null."""
@@ -143,40 +141,11 @@ def summarise(model: Model) -> str:
 
 def _fitted(rows: list[tuple[str, ...]], width: int) -> list[str]:
     """The table in so many columns."""
-    lines: list[str] = []
-    for kept, texts in (((0, 1, 2, 3, 4), 3), ((0, 2, 3, 4), 2), ((0, 2, 3), 2)):
-        some = [tuple(row[i] for i in kept) for row in rows]
-        lines = _table(some, texts)
-        if len(lines[1]) <= width:
+    for kept, numbers in (((0, 1, 2, 3, 4), 2), ((0, 2, 3, 4), 2)):
+        lines = table([tuple(row[i] for i in kept) for row in rows], numbers)
+        if text_width(lines[1]) <= width:
             return lines
-    longest = max(len(row[0]) for row in some)
-    room = max(_SHORTEST_NAME, longest - (len(lines[1]) - width))
-    return _table([(_shortened(row[0], room), *row[1:]) for row in some], 2)
-
-
-def _shortened(name: str, width: int) -> str:
-    """A name without its middle: layers of one kind differ in their last characters.
-
-    >>> _shortened("batch_normalization_12", 12)
-    'batch...n_12'
-    """
-    if len(name) <= width:
-        return name
-    last = (width - 3) // 2
-    return f"{name[: width - 3 - last]}...{name[-last:]}"
-
-
-def _table(rows: list[tuple[str, ...]], texts: int) -> list[str]:
-    """Rows under a header: so many columns of text, then numbers, which stand on the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i >= texts else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+    return table([(row[0], *row[2:4]) for row in rows], 1, width)
 
 
 def _bytes(count: int) -> str:

@@ -6,6 +6,7 @@ neighbouring elements are loaded together again.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -74,8 +75,9 @@ def _cut(piece: Piece, position: int) -> Iterator[Piece]:
         if position:
             yield from _cut(replace(piece, nest=part), position)
         else:
-            # Units no longer begin where a vector does.
-            yield from _cut(Piece(replace(part, chunk=1), piece.start + low, high - low), position)
+            # Units begin where they did, counted from the part's first index.
+            chunk = math.gcd(nest.chunk, piece.start + low)
+            yield from _cut(Piece(replace(part, chunk=chunk), piece.start + low, high - low), position)
 
 
 def _changes(nest: Nest, axis: Variable) -> set[int]:

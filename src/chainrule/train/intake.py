@@ -110,7 +110,8 @@ class Intake:
         if _is_source(data):
             feed = self._feed(data, None, None, x_name, y_name, options)
         elif _is_iterable(data, None):
-            evaluations = len(range(options.initial_epoch, options.epochs)) // options.validation_freq
+            often = options.validation_freq
+            evaluations = options.epochs // often - options.initial_epoch // often
             _check_once(data, evaluations, steps, "validation_data", "validation_steps")
             return self._batches(
                 data, None, None, "validation_data", steps, options.validation_batch_size, epoch=options.initial_epoch

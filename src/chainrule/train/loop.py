@@ -160,10 +160,17 @@ class Trainer:
         trackers = self.objective.trackers()
         for tracker in trackers:
             tracker.reset_state()
+        batches = 0
         for chunk in supply.epoch(Position(epoch), stop):
             for run in runs_of(chunk, supply.batch_size, 0, len(chunk.rows)):
+                batches += 1
                 if not stop.requested:
                     engine(run.size).run_steps(chunk.data, run.rows, run.size, {}, stop)
             if stop.requested:
                 break
+        if not batches and not stop.requested:
+            raise DataError(
+                "there are no batches to evaluate; expected one or more (what can be run through only once is used "
+                "up: give a function that makes an iterator each time)"
+            )
         return {tracker.name: tracker.result() for tracker in trackers if tracker.is_scalar}

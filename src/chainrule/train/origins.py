@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -121,10 +121,11 @@ class _Made(Origin):
     """A function that makes each epoch's iterator."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
-        self._make, self._takes_epoch = make, _takes_epoch(make)
+        self._make, self._way = make, _way_of_epoch(make)
 
     def open(self, epoch: int, start: int) -> Iterator[Any]:
-        made = self._make(epoch) if self._takes_epoch else self._make()
+        named = {"epoch": epoch} if self._way == "named" else {}
+        made = self._make(epoch) if self._way == "first" else self._make(**named)
         if _indexable(made) and not hasattr(made, "__iter__"):
             return (made[number] for number in range(start, len(made)))
         if not hasattr(made, "__iter__"):
@@ -155,11 +156,13 @@ def _skipped(items: Iterator[Any], start: int) -> Iterator[Any]:
     return items
 
 
-def _takes_epoch(make: Callable[..., Any]) -> bool:
-    """Whether a function asks for the epoch: by a parameter that it needs, or one of that name."""
+def _way_of_epoch(make: Callable[..., Any]) -> Literal["named", "first", "not"]:
+    """How a function asks for the epoch: by a parameter of that name, else by a first one that it needs."""
     try:
         parameters = list(inspect.signature(make).parameters.values())
     except (TypeError, ValueError):
-        return False
+        return "not"
+    if any(p.name == "epoch" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters):
+        return "named"
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return any(p.default is p.empty for p in positional) or any(p.name == "epoch" for p in positional[:1])
+    return "first" if any(p.default is p.empty for p in positional) else "not"

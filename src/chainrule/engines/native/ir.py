@@ -169,10 +169,6 @@ class Function:
         self.emit(f"{name} = {instruction}")
         return Value(name, type)
 
-    def comment(self, text: str) -> None:
-        """A remark in the printed IR."""
-        self.lines.append(f"  ; {text}")
-
     def label(self, name: str) -> None:
         """Begin a basic block."""
         self.lines.append(f"{name}:")

@@ -100,6 +100,8 @@ class CSVLogger(_FileLogger):
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         super().__init__(filename, append)
+        if len(separator) != 1 or separator in '"\r\n':
+            raise ConfigError(f"CSVLogger: separator is one character, no quote and no end of line, got {separator!r}")
         self.separator = separator
         self._columns: list[str] = []
 

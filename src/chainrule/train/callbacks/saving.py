@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chainrule.checks import check_at_least, check_positive
 from chainrule.errors import CheckpointError, ConfigError, RunFolderError
-from chainrule.files import make_folder, remove_drafts
+from chainrule.files import make_folder, reason, remove_drafts
 from chainrule.graph.op import Array
 from chainrule.train.callback import Callback, Logs, as_json, from_json
 from chainrule.train.callbacks.monitor import Mode, Monitor
@@ -99,7 +99,7 @@ class ModelCheckpoint(Callback):
     def _path(self, logs: Logs) -> Path:
         try:
             return Path(self.filepath.format(epoch=self._epoch + 1, **dict(logs or {})))
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             names = ", ".join(["epoch", *(logs or {})])
             raise ConfigError(
                 f"ModelCheckpoint: the name {self.filepath!r} cannot be filled in ({error}); there are {names}"
@@ -220,12 +220,12 @@ class BackupAndRestore(Callback):
             self.tell(f"{error}; it is set aside as {set_aside(error.path).name!r}; {then}")
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        problem = self.fitting.supply.problem
-        if problem:
-            raise CheckpointError(
-                f"BackupAndRestore: {problem}, so the training could not go on where it is cut off; give a function "
-                "that makes an iterator for each epoch"
-            )
+        for what, supply in (("", self.fitting.supply), ("validation_data: ", self.fitting.held_out)):
+            if supply is not None and supply.problem:
+                raise CheckpointError(
+                    f"BackupAndRestore: {what}{supply.problem}, so the training could not go on where it is cut off; "
+                    "give a function that makes an iterator for each epoch"
+                )
         self._latest, self._batches, self._known = time.monotonic(), 0, None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -254,7 +254,10 @@ class BackupAndRestore(Callback):
     def on_train_end(self, logs: Logs = None) -> None:
         if self.delete_checkpoint and self.fitting.finished:
             for path in self.folder.glob("checkpoint-*.safetensors"):
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise RunFolderError(f"'{path}': cannot be deleted ({reason(error)})") from None
 
     def _all_facts(self) -> dict[str, Any]:
         """The facts of this training, found out once; a user's own count before them."""

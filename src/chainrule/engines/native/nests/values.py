@@ -55,6 +55,8 @@ class Values:
         self._folded: list[dict[_Fold, list[Value]]] = [{}]
         self._varying_held: set[Any] = set()
         self._weaker: dict[Expr, Expr | None] = {}
+        self._first_axis, self._chunk = nest.axes[0] if nest.axes else None, nest.chunk
+        self._begins_whole = False
         self.vector: Variable | None = None
         self.lanes = 1
 
@@ -64,6 +66,7 @@ class Values:
     def vectorised(self, axis: Variable, lanes: int) -> Iterator[None]:
         """A loop over an axis, so many turns at once."""
         self.vector, self.lanes = axis, lanes
+        self._begins_whole = axis != self._first_axis or self._chunk % lanes == 0
         yield
         self.vector, self.lanes = None, 1
 
@@ -238,7 +241,7 @@ class Values:
             return e.attr[0] % self.lanes == 0 and all(
                 c % self.lanes == 0 or self._starts_whole(atom) for atom, c in parts
             )
-        return e.op == "variable" and e.attr == self.vector
+        return e.op == "variable" and e.attr == self.vector and self._begins_whole
 
     # -- memory ---------------------------------------------------------------------------------------------
 
