@@ -13,6 +13,7 @@ from sklearn import metrics as reference
 import chainrule as cr
 from chainrule import metrics
 from chainrule.errors import ConfigError, ShapeError
+from chainrule.metrics.named import get_metric
 
 Array = np.ndarray[Any, Any]
 
@@ -218,3 +219,32 @@ def test_weights_of_samples_are_those_of_their_positions(kind: type[metrics.Tota
     np.testing.assert_allclose(places.result(), flat.result())
     with pytest.raises(ShapeError, match="expected one for each sample or position"):
         maps.update_state(cr.tensor(labels), cr.tensor(scores), cr.tensor(np.ones((4, 5, 5, 3))))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_outputs_that_are_true_together(weighted: bool) -> None:
+    """Each output is a yes/no answer: as scikit-learn counts indicator matrices."""
+    rng = np.random.Generator(np.random.PCG64(3))
+    labels, scores = rng.integers(0, 2, (40, 3)), rng.random((40, 3)).astype(np.float32)
+    weights = rng.random(40) if weighted else None
+    wanted = reference.precision_recall_fscore_support(
+        labels, scores > 0.5, average="macro", sample_weight=weights, zero_division=0
+    )
+    for kind, place in ((metrics.Precision, 0), (metrics.Recall, 1), (metrics.F1Score, 2)):
+        found = of(kind(multi_label=True), labels, scores, weights)
+        np.testing.assert_allclose(found, wanted[place], rtol=1e-9)
+    area = reference.roc_auc_score(labels, scores, average="macro", sample_weight=weights)
+    assert of(metrics.AUC(num_thresholds=4000, multi_label=True), labels, scores, weights) == pytest.approx(
+        area, abs=5e-3
+    )
+    with pytest.raises(ShapeError, match="3 outputs that may be true together have no confusion matrix"):
+        of(metrics.ConfusionMatrix(multi_label=True), labels, scores)
+    with pytest.raises(ShapeError, match="expected 0 or 1 for each output"):
+        of(metrics.Recall(multi_label=True), labels[:, 0], scores)
+
+
+def test_a_loss_of_yes_and_no_makes_metrics_of_yes_and_no() -> None:
+    loss = cr.losses.BinaryCrossentropy()
+    for name in ("precision", "recall", "f1_score", "auc", "confusion_matrix"):
+        assert get_metric(name, loss).get_config()["multi_label"]
+        assert not get_metric(name, cr.losses.CategoricalCrossentropy()).get_config()["multi_label"]

@@ -260,3 +260,11 @@ def test_a_download_of_the_real_files(
     assert (printed.status, printed.out) == (0, "mnist: the published files are in 'here'\n")
     assert printed.err.count("chainrule: downloading ") == 4
     assert chainrule("data", "download", "mnist", "--to", "here").err == ""
+
+
+def test_one_class_is_too_few(chainrule: Command, tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "one" / "only" / f"{number}.png", number)
+    printed = chainrule("data", "check", tmp_path / "one")
+    assert printed.status == 1
+    assert "there is one class, only; training needs two or more" in printed.out

@@ -210,7 +210,7 @@ def test_data_that_have_moved(
 ) -> None:
     cut_off(chainrule, shapes, monkeypatch)
     shapes.rename("elsewhere.npz")
-    assert "cannot be read" in refused("resume", "r")
+    assert "are not there; say where they are now with --data" in refused("resume", "r")
     assert chainrule("resume", "r", "--data", "elsewhere.npz").status == 0
 
 

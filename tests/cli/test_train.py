@@ -367,7 +367,7 @@ def test_ctrl_c_keeps_what_was_learned(chainrule: Command, shapes: Path, monkeyp
     assert "warning: interrupted in epoch 2 of 9; chainrule resume r goes on from there" in printed.err
     assert names(Path("r")) == sorted([*FILES, "best.safetensors", "checkpoints"])
     result = result_of(Path("r"))
-    assert (result["interrupted"], result["epochs"]) == (True, 2)
+    assert (result["interrupted"], result["epochs"]) == (True, 1)  # whole ones
     assert json.loads(Path("r/history.json").read_text())["val_loss"][1] is None
     assert chainrule("evaluate", "r").status == 0
 
@@ -459,3 +459,13 @@ def test_mnist_reaches_97_percent(chainrule: Command, data_set: Callable[[str], 
     network = ("--network", "conv32-conv64-dense64", "--epochs", 1)
     assert chainrule("train", "mnist", "--data", data_set("mnist"), *network, "--run", "r").status == 0
     assert result_of(Path("r"))["test_accuracy"] >= 0.97
+
+
+@pytest.mark.slow
+def test_classes_that_are_never_learned_or_tested(chainrule: Command, inside: Path) -> None:
+    x = np.random.default_rng(0).random((12, 8, 8, 1), np.float32)
+    np.savez("a.npz", x_train=x, y_train=np.arange(12) % 3, x_test=x[:4], y_test=np.array([0, 1, 4, 3]))
+    printed = chainrule("train", "a.npz", "--epochs", 1, "--run", "r")
+    assert printed.status == 0
+    assert "warning: the class '3' and 1 more has no training image: it cannot be learned" in printed.err
+    assert "warning: the class '2' has no test image" in printed.err

@@ -344,3 +344,12 @@ def test_values_that_are_no_numbers_are_named_when_they_are_read(tmp_path: Path)
         source.read(3)
     with pytest.raises(DataError, match="the array: sample 0 holds NaN or infinite values"):
         ArraySource(np.full((1, 2), np.inf), np.zeros(1, int)).read(0)
+
+
+def test_a_row_with_too_many_cells(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("file,class\na.png,red, and blue\n")
+    with pytest.raises(
+        DataError, match=r"row 2: .* has more cells than the header; a text with a comma stands in double"
+    ):
+        picture_list(path)

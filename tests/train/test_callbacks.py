@@ -459,3 +459,14 @@ def test_folders_are_made_before_the_first_step(tmp_path: Path) -> None:
 def test_a_separator_is_one_character(separator: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="CSVLogger: separator is one character"):
         kinds.CSVLogger(tmp_path / "a.csv", separator=separator)
+
+
+def test_logs_come_where_keras_gives_them() -> None:
+    """Functions and methods that take `logs` and have no default for it."""
+    seen = []
+    names = ("on_train_begin", "on_train_end", "on_test_begin", "on_test_end")
+    numbered = ("on_epoch_begin", "on_epoch_end", "on_train_batch_begin", "on_train_batch_end")
+    functions: dict[str, Any] = {name: lambda logs, name=name: seen.append(name) for name in names}
+    functions |= {name: lambda number, logs, name=name: seen.append(name) for name in numbered}
+    train(kinds.LambdaCallback(**functions), epochs=1, validation_split=0.5)
+    assert set(seen) == {*names, *numbered}

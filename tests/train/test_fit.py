@@ -631,3 +631,14 @@ def test_a_model_that_forgot_super_says_so() -> None:
 
 def test_data_of_another_byte_order_is_taken() -> None:
     np.testing.assert_array_equal(make().predict(X.astype(">f4")), make().predict(X))
+
+
+@pytest.mark.parametrize("given", ["balanced", [1, 2, 3]])
+def test_class_weights_are_a_mapping(given: Any) -> None:
+    with pytest.raises(ConfigError, match="class_weight must be a mapping from class numbers to factors"):
+        make().fit(X, Y, verbose=0, class_weight=given)
+
+
+def test_labels_that_are_missing() -> None:
+    with pytest.raises(DataError, match="y is missing; expected a label or target for each sample"):
+        make().fit(X, verbose=0)

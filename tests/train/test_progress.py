@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from chainrule.engines.native.peak import host_peak
 from chainrule.engines.native.threads import get_threads
 from chainrule.train.callback import Logs
 from chainrule.train.oneline import Part, by_importance, clock, fitted
-from chainrule.train.progress import EpochLines, ProgressBar
+from chainrule.train.progress import EpochLines, ProgressBar, _PeakShare
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 WIDTHS = [40, 80, 200]
@@ -361,3 +362,44 @@ def test_the_order_of_importance() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "1:00"), (3599.7, "1:00:00"), (float("nan"), "-:--")])
 def test_clocks(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+class Press(Callback):
+    """Ctrl-C in the second epoch, after some of its batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches, self.second = batches, False
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.second = epoch == 1
+        self.press(0)
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self.press(batch + 1)
+
+    def press(self, done: int) -> None:
+        if self.second and done == self.batches:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("batches", "expected"), [(3, ["epoch 1/3  ", "epoch 2/3 (interrupted)  "]), (0, ["epoch 1/3  "])]
+)
+def test_an_epoch_that_was_interrupted_says_so(
+    capsys: pytest.CaptureFixture[str], batches: int, expected: list[str]
+) -> None:
+    """And one of which no batch ran is not told at all."""
+    model, x, y = model_and_data(None, "float32")
+    history = model.fit(x, y, batch_size=8, epochs=3, verbose=2, callbacks=[Press(batches)])
+    assert history.interrupted
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(history.epoch) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
+    assert "nan" not in "".join(lines)
+
+
+def test_a_peak_that_was_measured_too_low_gives_no_share() -> None:
+    share = _PeakShare()
+    share._flops_per_sample, share._peak = 1.0, 100.0
+    assert share.of(96.0) == 0.96
+    assert share.of(131.0) is None

@@ -62,7 +62,8 @@ class JSONLines(Callback):
     """An object after each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        say_json({"event": "epoch", "epoch": epoch + 1, **(logs or {})})
+        cut = {"interrupted": True} if self.cut_off else {}
+        say_json({"event": "epoch", "epoch": epoch + 1, **cut, **(logs or {})})
 
 
 def say(text: str) -> None:

@@ -16,7 +16,7 @@ from chainrule.errors import ConfigError, DataError
 from chainrule.ops.random import random_permutation
 from chainrule.train.feed import Stream
 
-__all__ = ["Data", "as_arrays", "as_classes", "batches_of", "hold_out", "sample_name", "split_classes"]
+__all__ = ["Data", "as_arrays", "as_classes", "batches_of", "hold_out", "lopsided", "sample_name", "split_classes"]
 
 _HOLD_OUT_STREAM = 0x0E5A17DA
 """The random stream of the validation part; layers' streams are hashes of their paths."""
@@ -126,6 +126,20 @@ def hold_out(data: Data, fraction: float, seed: int) -> Data:
     order = random_permutation(*random.words(seed), size=len(data.train), stream=_HOLD_OUT_STREAM).numpy()
     kept, held = np.sort(order[count:]), np.sort(order[:count])
     return replace(data, train=_part(data.train, kept), validation=_part(data.train, held))
+
+
+def lopsided(data: Data) -> list[str]:
+    """What the parts lack: classes that are never learned, and classes that are never tested."""
+    count = len(data.class_names)
+    learned, tested = (np.bincount(part.labels, minlength=count)[:count] > 0 for part in (data.train, data.held_out))
+    found = []
+    lacks = {"training image: it cannot be learned": tested & ~learned, "test image": learned & ~tested}
+    for what, lacking in lacks.items():
+        numbers = np.flatnonzero(lacking)
+        if len(numbers):
+            others = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+            found.append(f"the class {data.class_names[numbers[0]]!r}{others} has no {what}")
+    return found
 
 
 def split_classes(data: Data, fraction: float, seed: int) -> Data:

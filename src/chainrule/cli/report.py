@@ -31,10 +31,13 @@ def conclude(training: Training, history: History) -> dict[str, Any]:
         What ``result.json`` says; ``test_accuracy`` is None if a signal ended the test.
     """
     run, settings, model = training.run, training.settings, training.model
-    folder, planned, epochs = run.folder, settings.epochs, len(history.epoch)
+    folder, planned, position = run.folder, settings.epochs, training.files.fitting.position
+    epochs = position.epoch
     impatient = _save(training)
     if history.interrupted:
-        warn(f"interrupted in epoch {min(epochs, planned)} of {planned}; chainrule resume {folder} goes on from there")
+        running = position.batches or epochs < planned
+        where = f"in epoch {epochs + 1} of {planned}" if running else f"after epoch {planned}"
+        warn(f"interrupted {where}; chainrule resume {folder} goes on from there")
     terminated = history.signal == signal.SIGTERM  # whoever sends it waits for the end, not for a test
     score = None if impatient or terminated else _test(training)
     interrupted = history.interrupted or score is None
@@ -127,7 +130,7 @@ def _result(training: Training, history: History, score: Score | None, interrupt
         "correct": None if score is None else score.correct,
         "test_samples": None if score is None else score.samples,
         "parameters": training.model.count_params(),
-        "epochs": len(history.epoch),
+        "epochs": training.files.fitting.position.epoch,
         "seconds": round(training.files.seconds, 3),
         "finite_loss": is_finite(history),
         "interrupted": interrupted,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from chainrule.cli.sources import DATA_SETS
 from chainrule.cli.train import NOT_FINITE, carry_on, train_each, train_one
 from chainrule.cli.training import Training
 from chainrule.errors import CheckpointError, ConfigError
-from chainrule.files import remove_drafts
+from chainrule.files import openable, remove_drafts
 
 __all__ = ["run"]
 
@@ -59,6 +60,8 @@ class _Resuming:
         settings = Settings.read(options)
         with run.locked():
             remove_drafts(run.folder)
+        if not any(run.checkpoints.glob("checkpoint-*")):
+            warn(f"the run '{run.folder}' has no checkpoint yet; it begins anew")
         data = source_from(options).load()
         if data.fingerprint() != run.config["data_sha256"]:
             text = f"the data set {settings.data} has changed since the run '{run.folder}' began"
@@ -90,6 +93,9 @@ class _Resuming:
     def _moved(self, settings: dict[str, Any]) -> dict[str, Any]:
         """The settings with the place where the data are now."""
         if self.data is None:
+            path = settings.get("data", "digits")
+            if path not in DATA_SETS and not os.path.exists(openable(path)):
+                raise ConfigError(f"the data of the run, '{path}', are not there; say where they are now with --data")
             return settings
         known = source_from(settings).data
         if known == "digits":

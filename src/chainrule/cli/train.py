@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.cli.opened import read_settings
-from chainrule.cli.output import Output, check_new_file
-from chainrule.cli.parts import as_arrays, hold_out
+from chainrule.cli.output import Output, check_new_file, warn
+from chainrule.cli.parts import as_arrays, hold_out, lopsided
 from chainrule.cli.report import accuracy, conclude, is_finite
 from chainrule.cli.run import SEEDS_FILE, Run, new_folder
 from chainrule.cli.settings import SETTINGS, Settings, checked, source_from
@@ -67,6 +67,8 @@ def _train(options: Mapping[str, Any], path: Path | None, output: Output) -> tup
         parts = hold_out(data, settings.validation_fraction, settings.seed)
         data.check()  # what does not fit is told before anything is written
         build_model(settings, parts)
+        for sentence in lopsided(parts):
+            warn(sentence)
         run = Run.begin(folder, settings, data)
         try:
             return carry_on(Training(run, settings, parts, output))

@@ -87,6 +87,8 @@ class FolderReport:
                 names = sorted(part.modes)
                 such = " and ".join(part.examples[name] for name in names[:2])
                 found.append(f"{where}pictures have the modes {', '.join(names)}, such as {such}")
+            if len(part.classes) == 1:
+                found.append(f"{where}there is one class, {next(iter(part.classes))}; training needs two or more")
             small = [name for name, count in part.classes.items() if count < 2]
             if small:
                 many = _count(len(small), "class", "classes")

@@ -80,6 +80,11 @@ def _understood(lines: Iterator[tuple[int, list[str]]], source: Path) -> Iterato
     wanted = [place for place in (*places, _column(found, _PART)) if place is not None]
     for line, row in lines:
         words = [row[place] if place < len(row) else "" for place in wanted]
+        if any(row[len(header) :]):
+            raise DataError(
+                f"'{readable(source)}', row {line}: {row!r} has more cells than the header; a text with a comma stands "
+                "in double quotes"
+            )
         if not all(words) or "\0" in "".join(row):
             what = "a file or a class" if len(wanted) == 2 else "a file, a class or a part"
             raise DataError(f"'{readable(source)}', row {line}: {row!r} lacks {what}")

@@ -11,7 +11,7 @@ from chainrule.checks import check_at_least
 from chainrule.errors import ConfigError
 from chainrule.graph.op import Array
 from chainrule.graph.tensor import Tensor, as_tensor, tensor
-from chainrule.metrics.labels import class_count, class_numbers, row_weights
+from chainrule.metrics.labels import class_count, class_numbers, row_weights, yes_or_no
 from chainrule.metrics.metric import Totals
 
 __all__ = ["AUC"]
@@ -32,6 +32,8 @@ class AUC(Totals):
         num_thresholds: points of the curve; 200 miss the exact area by less than 0.005 for spread scores.
         from_logits: whether predictions are logits; they then go through a sigmoid or softmax first.
         name: as in `Metric`.
+        multi_label: whether several outputs are yes/no answers each, with labels of 0 and 1 for each, instead of
+            classes of which one is true.
 
     Sources: Fawcett, Pattern Recognition Letters 2006; Davis and Goadrich, ICML 2006.
 
@@ -50,6 +52,7 @@ class AUC(Totals):
         num_thresholds: int = 200,
         from_logits: bool = False,
         name: str | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__(name)
         if curve not in ("ROC", "PR"):
@@ -57,33 +60,35 @@ class AUC(Totals):
         check_at_least(num_thresholds, 3, "AUC: num_thresholds")
         self.curve: Literal["ROC", "PR"] = curve
         self.num_thresholds, self.from_logits = num_thresholds, bool(from_logits)
+        self.multi_label = bool(multi_label)
         inner = np.arange(1, num_thresholds - 1) / (num_thresholds - 1)
         self._thresholds = {"float64": np.array([-1e-7, *inner, 1 + 1e-7])}
         self._thresholds["float32"] = _rounded_down(self._thresholds["float64"])
 
     def get_config(self) -> dict[str, Any]:
         own = {"curve": self.curve, "num_thresholds": self.num_thresholds, "from_logits": self.from_logits}
+        own["multi_label"] = self.multi_label
         return {**super().get_config(), **own}
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         score = ops.stop_gradient(as_tensor(y_pred))
         classes = class_count(score)
         if self.from_logits:
-            score = ops.sigmoid(score) if classes == 1 else ops.softmax(score)
+            score = ops.sigmoid(score) if classes == 1 or self.multi_label else ops.softmax(score)
         if score.dtype != np.float32:
             score = ops.cast(score, "float64")
         # A sum is stored before it is compared with each threshold: the quotients of a softmax are taken once.
         flat = ops.sum(ops.reshape(score, (-1, classes, 1)), axis=-1)
         above = ops.expand_dims(flat, -1) > tensor(self._thresholds[score.dtype.name])
-        if classes == 1:
-            true = ops.reshape(ops.cast(as_tensor(y_true), "float64"), (-1, 1))
+        if classes == 1 or self.multi_label:
+            true = yes_or_no(y_true, score)
         else:
             true = ops.reshape(ops.one_hot(class_numbers(y_true, score), classes, "float64"), (-1, classes))
         untrue = 1 - true
         if sample_weight is not None:
             weight = row_weights(sample_weight, score)
             true, untrue = true * weight, untrue * weight
-        if sample_weight is None and classes > 1:
+        if sample_weight is None and classes > 1 and not self.multi_label:
             hits, false = _counted_at_once(true, untrue, above)
         else:
             hits, false = _over_samples(true, above), _over_samples(untrue, above)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from chainrule import ops
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, ShapeError
 from chainrule.graph.op import Array
 from chainrule.graph.tensor import as_tensor
 from chainrule.metrics.labels import decisions, row_weights
@@ -28,12 +28,21 @@ class _Decisions(Totals):
             yes alone.
         threshold: of a yes/no output; 0.5 for probabilities, 0 for logits.
         name: as in `Metric`.
+        multi_label: whether several outputs are yes/no answers each, with labels of 0 and 1 for each, instead of
+            classes of which one is true.
 
     A class without any decision (precision) or label (recall) counts as 0.
     """
 
-    def __init__(self, average: Average = "macro", threshold: float = 0.5, name: str | None = None) -> None:
+    def __init__(
+        self,
+        average: Average = "macro",
+        threshold: float = 0.5,
+        name: str | None = None,
+        multi_label: bool = False,
+    ) -> None:
         super().__init__(name)
+        self.multi_label = bool(multi_label)
         if average not in ("macro", "micro", "weighted", None):
             raise ConfigError(
                 f"{type(self).__name__}: average must be 'macro', 'micro', 'weighted' or None, got {average!r}"
@@ -46,10 +55,11 @@ class _Decisions(Totals):
         return self.average is not None
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "average": self.average, "threshold": self.threshold}
+        own = {"average": self.average, "threshold": self.threshold, "multi_label": self.multi_label}
+        return {**super().get_config(), **own}
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        true, decided = decisions(y_true, y_pred, self.threshold)
+        true, decided = decisions(y_true, y_pred, self.threshold, self.multi_label)
         weight = None if sample_weight is None else row_weights(sample_weight, as_tensor(y_pred))
         for name, marks in (("hits", true * decided), ("decided", decided), ("true", true)):
             self.add_to(name, ops.sum(marks if weight is None else marks * weight, axis=0))
@@ -132,6 +142,7 @@ class ConfusionMatrix(Totals):
     Args:
         threshold: of a yes/no output; 0.5 for probabilities, 0 for logits.
         name: as in `Metric`.
+        multi_label: whether several outputs are yes/no answers each: these have no such matrix, and are refused.
 
     >>> import chainrule as cr
     >>> metric = cr.metrics.ConfusionMatrix()
@@ -142,19 +153,24 @@ class ConfusionMatrix(Totals):
 
     default_name = "confusion_matrix"
 
-    def __init__(self, threshold: float = 0.5, name: str | None = None) -> None:
+    def __init__(self, threshold: float = 0.5, name: str | None = None, multi_label: bool = False) -> None:
         super().__init__(name)
-        self.threshold = float(threshold)
+        self.threshold, self.multi_label = float(threshold), bool(multi_label)
 
     @property
     def is_scalar(self) -> bool:
         return False
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "threshold": self.threshold}
+        return {**super().get_config(), "threshold": self.threshold, "multi_label": self.multi_label}
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        true, decided = decisions(y_true, y_pred, self.threshold)
+        true, decided = decisions(y_true, y_pred, self.threshold, self.multi_label)
+        if self.multi_label and true.shape[-1] != 1:
+            raise ShapeError(
+                f"{self.name}: {true.shape[-1]} outputs that may be true together have no confusion matrix; "
+                "take precision, recall or f1_score"
+            )
         if true.shape[-1] == 1:
             true, decided = (ops.concat([1 - marks, marks], axis=-1) for marks in (true, decided))
         if sample_weight is not None:

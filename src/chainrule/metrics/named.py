@@ -83,9 +83,11 @@ def _accuracy(name: str, loss: Loss) -> Totals:
 def _suited(kind: type[Totals], name: str, loss: Loss) -> Totals:
     """A metric of yes/no decisions with the threshold of the loss's outputs."""
     if issubclass(kind, BinaryAccuracy | ConfusionMatrix | Precision | Recall | F1Score):
-        return kind(threshold=_threshold(loss), name=name)
+        if issubclass(kind, BinaryAccuracy):
+            return kind(threshold=_threshold(loss), name=name)
+        return kind(threshold=_threshold(loss), name=name, multi_label=loss.labels == "binary")
     if issubclass(kind, AUC):
-        return AUC(from_logits=_takes_logits(loss), name=name)
+        return AUC(from_logits=_takes_logits(loss), name=name, multi_label=loss.labels == "binary")
     return kind(name=name)
 
 

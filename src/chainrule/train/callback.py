@@ -160,8 +160,6 @@ class History(Callback):
         self.epoch = list(state["epoch"])
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if self.cut_off and not self.fitting.position.batches:
-            return
         found = dict(logs or {})
         for name in {**self.history, **found}:
             values = self.history.setdefault(name, [math.nan] * len(self.epoch))

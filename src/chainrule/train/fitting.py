@@ -82,7 +82,7 @@ class Fitting:
         if not self.position.batches:
             self.reset()
         self.steps.epoch = self.position.shuffles
-        self.call("on_epoch_begin", epoch)
+        self.call("on_epoch_begin", epoch, {})
         self._batches()
         logs = self.results()
         held_out = None if self.stop.requested else self._held_out(epoch)
@@ -92,7 +92,8 @@ class Fitting:
             self.call("on_interrupt")
         else:
             self.position = Position(epoch + 1, 0, self.position.shuffles + 1)
-        self.call("on_epoch_end", epoch, logs)
+        if not self.cut_off or self.position.batches:  # else there is nothing of it to tell
+            self.call("on_epoch_end", epoch, logs)
 
     def _held_out(self, epoch: int) -> dict[str, float] | None:
         """The numbers of what was held out; the running totals of the training stay as they are.
@@ -103,13 +104,13 @@ class Fitting:
         if often is None or (epoch + 1) % often:
             return None
         totals = [(total, total.numpy()) for tracker in self.trackers() for total in tracker.variables()]
-        self.call("on_test_begin")
+        self.call("on_test_begin", {})
         try:
             found = self._validate(epoch)
         finally:
             for total, value in totals:
                 total.assign(value)
-        self.call("on_test_end", found)
+        self.call("on_test_end", found or {})
         return found
 
     def _rate(self) -> dict[str, float]:
@@ -143,7 +144,7 @@ class Fitting:
     def _chunk(self, chunk: Chunk, pace: _Pace) -> None:
         total, done = self.steps.count(chunk), 0
         while done < total and not self._ended():
-            self.call("on_train_batch_begin", self.position.batches)
+            self.call("on_train_batch_begin", self.position.batches, {})
             began = time.perf_counter()
             ran = self.steps.run(chunk, done, min(pace.together, total - done), self.stop)
             pace.took(ran, time.perf_counter() - began)

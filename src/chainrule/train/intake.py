@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chainrule.checks import check_positive
-from chainrule.errors import ConfigError
+from chainrule.errors import ConfigError, DataError
 from chainrule.graph.dims import BATCH, Shape
 from chainrule.graph.op import Array, Spec
 from chainrule.graph.trace import trace
@@ -215,6 +215,8 @@ class Intake:
         outputs: dict[Spec, Shape] | None = None,
     ) -> dict[str, Array]:
         """The inputs beside x: labels, and weights where samples are weighted; `outputs` keeps what was found out."""
+        if y is None:
+            raise DataError(f"{name} is missing; expected a label or target for each sample")
         spec = Spec((BATCH, *x.shape[1:]) if isinstance(x, np.ndarray) else (BATCH, *x.shape), x.dtype)
         known = {} if outputs is None else outputs
         if spec not in known:

@@ -81,7 +81,7 @@ class Trainer:
             finally:
                 history.interrupted, history.signal = interrupt.requested, interrupt.signal
                 self.shuffles = fitting.position.shuffles + bool(fitting.position.batches)
-                fitting.call("on_train_end")
+                fitting.call("on_train_end", {})
         return history
 
     def evaluate(
@@ -120,7 +120,7 @@ class Trainer:
         }
         for callback in fitting.chain:
             callback.model, callback.fitting, callback.params = self.model, fitting, fitting.params
-        fitting.call("on_train_begin")
+        fitting.call("on_train_begin", {})
         for callback in fitting.chain:
             callback.resume()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from chainrule.augment.base import Augmentation
 from chainrule.checks import check_at_least, check_positive
+from chainrule.errors import ConfigError
 from chainrule.train.callback import Callback
 
 __all__ = ["BATCH_SIZE", "WORKERS", "FitOptions"]
@@ -51,3 +52,8 @@ class FitOptions:
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), name)
         check_at_least(self.initial_epoch, 0, "initial_epoch")
+        if self.class_weight is not None and not isinstance(self.class_weight, Mapping):
+            raise ConfigError(
+                f"class_weight must be a mapping from class numbers to factors, such as {{0: 1.0, 1: 2.5}}, "
+                f"got {self.class_weight!r}"
+            )

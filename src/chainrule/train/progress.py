@@ -95,10 +95,9 @@ class EpochLines(_Timed):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.measure()
-        line = (
-            f"epoch {epoch + 1}/{self.params['epochs']}  {format_logs(logs)}  {self.seconds:.1f} s  "
-            f"{self.rate:,.0f} samples/s"
-        )
+        name = f"epoch {epoch + 1}/{self.params['epochs']}{' (interrupted)' * self.cut_off}"
+        speed = f"  {self.rate:,.0f} samples/s" if self.seen else ""
+        line = f"{name}  {format_logs(logs)}  {self.seconds:.1f} s{speed}"
         print(_printable(line, getattr(sys.stdout, "encoding", None)), flush=True)
 
 
@@ -203,7 +202,8 @@ class ProgressBar(_Timed):
 
     def _finished(self, logs: Logs) -> list[str]:
         """A line for the whole epoch, with the numbers of validation."""
-        parts = [Part(self._name(), 0), *_ranked(logs), Part(f"{self.seconds:.1f} s", 50), *self._speed(60)]
+        cut = [Part("(interrupted)", 15)] if self.cut_off else []
+        parts = [Part(self._name(), 0), *cut, *_ranked(logs), Part(f"{self.seconds:.1f} s", 50), *self._speed(60)]
         return fitted(parts, self._width)
 
     def running(self, logs: Logs) -> list[str]:
@@ -294,8 +294,9 @@ class _PeakShare:
         self._flops_per_sample = callback.fitting.steps.flops / callback.params["batch_size"]
 
     def of(self, rate: float) -> float | None:
-        """The share at so many samples a second."""
-        return None if self._flops_per_sample is None else rate * self._flops_per_sample / self._peak
+        """The share at so many samples a second; None where the peak was measured too low to be one."""
+        share = 0.0 if self._flops_per_sample is None else rate * self._flops_per_sample / self._peak
+        return share if 0 < share <= 1 else None
 
 
 def _ranked(logs: Logs) -> list[Part]:
