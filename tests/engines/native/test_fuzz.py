@@ -33,7 +33,7 @@ QUICK, ALL, CHUNK = 5, 80, 15
 
 def _tried(first: int, count: int) -> None:
     told: Counter[str] = Counter()
-    # Another way to compile on every third seed: over 200 seeds, each way has its turns.
+    # Another way to compile on every third seed, each way in its turn.
     ways = {seed: variants_of(seed)[: 2 if seed % 3 == 0 else 1] for seed in range(first, first + count)}
     reports = [try_seed(seed, variants, told) for seed, variants in ways.items()]
     assert not any(reports), "\n".join(report for report in reports if report)
