@@ -128,11 +128,15 @@ def data_set() -> Callable[[str], Path]:
     return find
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for a data set."""
+    """Mark the tests that ask for a data set, and those for which a run must be trained first."""
     for item in items:
-        if "data_set" in getattr(item, "fixturenames", ()):
+        asked = getattr(item, "fixturenames", ())
+        if "data_set" in asked:
             item.add_marker(pytest.mark.data)
+        if "digits_run" in asked:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -49,6 +49,7 @@ def test_every_part_of_the_package_has_a_place() -> None:
     assert sorted(set(top_level()) - places().keys()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", top_level())
 def test_imports_point_upward(name: str) -> None:
     known, path = places(), PACKAGE / name

@@ -245,6 +245,7 @@ def test_every_node_is_drawn_once(name: str, phase: str | None) -> None:
 
 @each_graph
 @each_phase
+@pytest.mark.slow
 def test_every_layer_and_pass_is_drawn_once(name: str, phase: str | None) -> None:
     graph = graph_of(name)
     places = {(node.provenance.layer, node.provenance.phase) for node in select(graph, phase, None)}
@@ -392,6 +393,7 @@ def test_lines_run_around_the_boxes(name: str, by: By) -> None:
 
 @each_graph
 @each_way
+@pytest.mark.slow
 def test_lines_join_what_they_should(name: str, by: By) -> None:
     scene, picture = laid_out(name, by)
     boxes = item_boxes(scene, picture)

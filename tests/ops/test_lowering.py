@@ -297,7 +297,7 @@ def test_every_op_has_a_lowering_that_always_works(op: Op) -> None:
     assert not isinstance(op.lowering[-1], Contraction), "a generator may refuse, so a general definition comes last"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("trial", trials(), ids=lambda trial: trial.name)
 def test_lowerings_agree_with_the_numpy_rule(trial: Trial, dtype: str) -> None:
     compare_concrete(trial.op, trial.arrays(dtype), **trial.case.attrs)

@@ -438,6 +438,7 @@ def test_fit_runs_outside_the_main_thread() -> None:
     assert results[0].epoch == [0]
 
 
+@pytest.mark.slow
 def test_an_error_in_a_callback_leaves_a_whole_model() -> None:
     class Fail(Callback):
         def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -585,6 +586,7 @@ def test_a_loss_of_the_wrong_shape_is_refused(reduce: Any, shape: str) -> None:
             job(X, targets)
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_as_a_function_or_class() -> None:
     def function(y_true: Any, y_pred: Any) -> Any:
         return cr.ops.mean((y_pred - y_true) * (y_pred - y_true), axis=-1)
