@@ -218,7 +218,6 @@ def change(path: Path, damage: Callable[[bytes], bytes]) -> Path:
     ids=["empty", "header cut", "one byte short", "weights changed", "shifted", "noise", "unknown layer"],
 )
 @pytest.mark.parametrize("command", ["evaluate", "predict", "summary"])
-@pytest.mark.slow
 def test_a_damaged_model_file(
     refused: Refused, digits_run: Path, command: str, damage: Callable[[bytes], bytes]
 ) -> None:

@@ -25,7 +25,6 @@ def json_of(chainrule: Command, *words: object) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.slow
 def test_a_run_is_tested_on_its_own_split(chainrule: Command, digits_run: Path) -> None:
     result = json.loads((digits_run / "result.json").read_text())
     printed = chainrule("evaluate", digits_run)
@@ -35,7 +34,6 @@ def test_a_run_is_tested_on_its_own_split(chainrule: Command, digits_run: Path) 
     assert len([line for line in printed.out.splitlines() if line.startswith("  ")]) == 10
 
 
-@pytest.mark.slow
 def test_json(chainrule: Command, digits_run: Path) -> None:
     found = json_of(chainrule, digits_run)
     assert found["data"] == "digits"
@@ -45,7 +43,6 @@ def test_json(chainrule: Command, digits_run: Path) -> None:
     assert sum(entry["samples"] for entry in found["classes"]) == found["samples"] == 1528
 
 
-@pytest.mark.slow
 def test_a_model_file_needs_a_data_set(chainrule: Command, refused: Callable[..., str], digits_run: Path) -> None:
     model = digits_run / "model.safetensors"
     assert "name one, for example: chainrule evaluate model.safetensors digits" in refused("evaluate", model)
@@ -54,7 +51,6 @@ def test_a_model_file_needs_a_data_set(chainrule: Command, refused: Callable[...
     assert json_of(chainrule, model, "digits")["samples"] == 450
 
 
-@pytest.mark.slow
 def test_another_data_set_for_a_run(chainrule: Command, refused: Callable[..., str], digits_run: Path) -> None:
     x, y = shapes_images(12, 0)
     np.savez("other.npz", x_train=x, y_train=y, x_test=x, y_test=y)

@@ -115,7 +115,6 @@ def test_debugging_shows_the_traceback() -> None:
     assert done.stderr.startswith(b"Traceback")
 
 
-@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(digits_run: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "chainrule", "predict", str(digits_run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -107,7 +107,6 @@ def test_every_level(chainrule: Command) -> None:
         assert sign in printed.out
 
 
-@pytest.mark.slow
 def test_a_run_is_planned_with_its_own_batch_size_and_a_model_file_without(
     chainrule: Command, digits_run: Path
 ) -> None:

@@ -40,7 +40,6 @@ def expected(digits_run: Path, five: np.ndarray) -> list[list[str]]:
 
 @pytest.mark.parametrize("grey", [False, True], ids=["with channel", "grey"])
 @pytest.mark.parametrize("kind", ["npy", "npz", "idx", "idx.gz"])
-@pytest.mark.slow
 def test_files_of_images(
     chainrule: Command, digits_run: Path, five: np.ndarray, expected: list[list[str]], kind: str, grey: bool
 ) -> None:
@@ -71,7 +70,6 @@ def test_the_images_of_a_data_set_file(
     assert lines(chainrule, digits_run, "set.npz", "--limit", 2) == expected[:2]
 
 
-@pytest.mark.slow
 def test_the_test_part_of_a_data_set(chainrule: Command, digits_run: Path, expected: list[list[str]]) -> None:
     model = digits_run / "model.safetensors"
     assert lines(chainrule, digits_run, "--limit", 5) == expected
@@ -116,7 +114,6 @@ def test_images_of_another_shape(refused: Callable[..., str], digits_run: Path, 
     assert ("x".join(map(str, shape)) or "single number") in message
 
 
-@pytest.mark.slow
 def test_what_is_no_image(refused: Callable[..., str], digits_run: Path, five: np.ndarray) -> None:
     np.save("nan.npy", np.full((1, 8, 8), np.nan))
     assert "NaN" in refused("predict", digits_run, "nan.npy")
@@ -137,7 +134,6 @@ def test_a_pickle_is_never_loaded(refused: Callable[..., str], digits_run: Path)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "idx"])
-@pytest.mark.slow
 def test_damaged_files(refused: Callable[..., str], digits_run: Path, five: np.ndarray, kind: str) -> None:
     path = Path(f"images.{kind}")
     if kind == "idx":
@@ -152,7 +148,6 @@ def test_damaged_files(refused: Callable[..., str], digits_run: Path, five: np.n
         assert refused("predict", digits_run, path)
 
 
-@pytest.mark.slow
 def test_numbers_that_are_none_are_null(chainrule: Command, digits_run: Path, five: np.ndarray) -> None:
     model = cr.load_model(digits_run / "model.safetensors")
     model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])

@@ -52,7 +52,6 @@ def test_a_pipe_takes_every_column(chainrule: Command, monkeypatch: pytest.Monke
     assert chainrule("summary", "digits").out == f"{summary_of(digits())}\n"
 
 
-@pytest.mark.slow
 def test_what_cannot_be_shown(refused: Callable[..., str], digits_run: Path) -> None:
     assert refused("summary", "digts").startswith("unknown network 'digts' (did you mean 'digits'?)")
     assert "conv2d_1" in refused("summary", "conv32-conv64-dense64", "--input-shape", "5x5x1")
