@@ -230,7 +230,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     data, whole = tmp_path / "shapes.npz", tmp_path / "whole"
     kills.make_data(data)
     longest = kills.run_through(data, whole)
-    draw, left, number = random.Random(), 6, 0
+    draw, left, number = random.Random(), 12, 0
     while left > 0:
         number += 1
         outcome = kills.kill_and_resume(data, tmp_path / f"run-{number}", whole, longest, left, draw)

@@ -28,7 +28,7 @@ from tests.engines.native.fuzz import __main__ as long_run
 
 pytestmark = pytest.mark.usefixtures("no_cache")
 
-QUICK, ALL, CHUNK = 5, 80, 15
+QUICK, ALL, CHUNK = 5, 200, 15
 
 
 def _tried(first: int, count: int) -> None:
